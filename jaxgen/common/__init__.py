@@ -1,0 +1,1 @@
+"""What everything else may use: names, shapes, keys, meshes, units."""
