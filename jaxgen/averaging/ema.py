@@ -1,0 +1,37 @@
+"""Exponential moving average with a half-life in images, as StyleGAN and EDM use (arXiv:2206.00364).
+
+    theta_hat <- beta theta_hat + (1 - beta) theta,  beta = 2^(-batch / halflife)
+
+With `ramp`, the half-life is at most `ramp` x the images seen before the step, so that early averages
+do not remember the initialisation; the first step then copies the weights.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfLife:
+    """A tracked average with half-life `images`; `ramp` in (0, 1] or None."""
+
+    images: float
+    ramp: float | None = 0.05
+
+    def __post_init__(self):
+        if self.images <= 0 or (self.ramp is not None and self.ramp <= 0):
+            raise ValueError(f"halflife images and ramp must be positive, got {self}")
+
+    @property
+    def name(self) -> str:
+        """The profile's name, such as `halflife_500000`."""
+        return f"halflife_{self.images:g}"
+
+    def weight(self, nimg: jax.Array, batch: int) -> jax.Array:
+        """1 - beta for the step that ends at `nimg` images."""
+        halflife = jnp.float32(self.images)
+        if self.ramp is not None:
+            halflife = jnp.minimum(halflife, self.ramp * (nimg - batch))
+        return -jnp.expm1(-math.log(2.0) * batch / jnp.maximum(halflife, 1e-8))

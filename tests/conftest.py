@@ -1,0 +1,36 @@
+"""Eight virtual devices for the whole suite, a compile cache, and the goldens' folder."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    ).strip()
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def goldens() -> pathlib.Path:
+    """The folder of reference numbers, from JAXGEN_GOLDENS; skips with a message when not set."""
+    folder = os.environ.get("JAXGEN_GOLDENS")
+    if not folder:
+        pytest.skip("JAXGEN_GOLDENS is not set: no reference numbers to compare with")
+    path = pathlib.Path(folder).resolve()
+    if not path.is_dir():
+        pytest.fail(f"JAXGEN_GOLDENS={folder} is not a folder")
+    return path
