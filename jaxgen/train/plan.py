@@ -29,8 +29,8 @@ class Aux(NamedTuple):
     stats: name -> new value of an entry of the plan's `stats` (entries left out stay).
     """
 
-    metrics: Mapping[str, jax.Array] = {}  # noqa: RUF012
-    stats: Mapping[str, Any] = {}  # noqa: RUF012
+    metrics: Mapping[str, jax.Array] = {}
+    stats: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)

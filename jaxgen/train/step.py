@@ -1,0 +1,227 @@
+"""The one training step: any plan, any number of players, one compilation.
+
+For each phase in order: per-example losses on the batch (in `microbatches` parts), their mean's
+gradient for the players that the phase trains, the optax update, the projection. A phase with
+`every > 1` sits in a `lax.cond`. A gradient or loss that is not finite leaves params, optimizer and
+stats as they were and is counted in the state's `guard`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jaxgen import averaging
+from jaxgen.common import mesh as meshes
+from jaxgen.common import rng, trees
+from jaxgen.train import state as states
+from jaxgen.train.plan import Context, Phase, Plan
+from jaxgen.train.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def phase_key(key: jax.Array, step: jax.Array, phase: str) -> jax.Array:
+    """The key of one phase of one step."""
+    return rng.fold(key, step, phase)
+
+
+def _split(tree: Any, parts: int) -> Any:
+    """(b, ...) to (parts, b / parts, ...), each part taking every parts-th row.
+
+    Strided, so that a part has rows on every device and nothing moves between devices.
+    """
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0), tree
+    )
+
+
+def run_phase(
+    plan: Plan,
+    phase: Phase,
+    state: TrainState,
+    data: Mapping[str, jax.Array],
+    frozen: Mapping[str, Any],
+    key: jax.Array,
+    *,
+    batch: int,
+    microbatches: int = 1,
+    mesh: Mesh | None = None,
+) -> tuple[tuple, Metrics]:
+    """One gradient update of `phase`: ((params, opt of the trained, stats, guard), metrics)."""
+    keys = meshes.constrain_batch(rng.image_keys(key, batch), mesh)
+    nimg = state.step.astype(jnp.float32) * batch
+    trained = {n: state.params[n] for n in phase.trains}
+
+    def mean_loss(trained: Any, part: Any, keys: jax.Array, stats: Any, i: jax.Array):
+        context = Context(
+            state.step, nimg, jax.random.fold_in(key, i), stats, frozen, state.averages
+        )
+        per_example, aux = phase.loss({**state.params, **trained}, part, keys, context)
+        if per_example.shape != (batch // microbatches,):
+            raise ValueError(
+                f"the loss of phase {phase.name!r} must return one value an example, shape "
+                f"({batch // microbatches},), got {per_example.shape}; reduce over pixels only"
+            )
+        unknown = sorted(set(aux.stats) - set(stats))
+        if unknown:
+            raise ValueError(
+                f"phase {phase.name!r} reports stats {unknown} that the plan does not hold; give "
+                "them an initial value in Plan(stats=...)"
+            )
+        loss = per_example.astype(jnp.float32).mean()
+        metrics = {n: jnp.mean(m.astype(jnp.float32)) for n, m in aux.metrics.items()}
+        return loss, ({"loss": loss, **metrics}, {**stats, **aux.stats})
+
+    grad = jax.grad(mean_loss, has_aux=True)
+    if microbatches == 1:
+        grads, (metrics, stats) = grad(trained, data, keys, dict(state.stats), jnp.int32(0))
+    else:
+        parts = _split((dict(data), keys), microbatches)
+
+        def accumulate(carry: Any, part: Any):
+            total, stats = carry
+            (part, keys), i = part
+            part, keys = meshes.constrain_batch((part, keys), mesh)
+            g, (metrics, stats) = grad(trained, part, keys, stats, i)
+            return (jax.tree.map(jnp.add, total, g), stats), metrics
+
+        zeros = jax.tree.map(jnp.zeros_like, trained)
+        (grads, stats), metrics = jax.lax.scan(
+            accumulate, (zeros, dict(state.stats)), (parts, jnp.arange(microbatches))
+        )
+        grads = jax.tree.map(lambda g: g / microbatches, grads)
+        metrics = jax.tree.map(jnp.mean, metrics)
+
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+    params, opt = {}, {}
+    for name in phase.trains:
+        player = plan.players[name]
+        updates, opt[name] = states.optimizer(player).update(
+            grads[name], state.opt[name], trained[name], nimg=nimg
+        )
+        if player.fixed:
+            fixed = trees.mask(player.fixed, updates)
+            updates = jax.tree.map(lambda u, f: jnp.zeros_like(u) if f else u, updates, fixed)
+        params[name] = optax.apply_updates(trained[name], updates)
+        if player.project:
+            params[name] = player.project(params[name])
+    old = (trained, {n: state.opt[n] for n in phase.trains}, dict(state.stats))
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (params, opt, stats), old)
+    guard = state.guard[phase.name]
+    in_a_row = jnp.where(finite, 0, guard["in_a_row"] + 1)
+    guard = {
+        "total": guard["total"] + jnp.where(finite, 0, 1),
+        "in_a_row": in_a_row,
+        "longest": jnp.maximum(guard["longest"], in_a_row),
+    }
+    return (*new, guard), {**metrics, "grad_norm": norm}
+
+
+def make_step(
+    plan: Plan, *, batch: int, microbatches: int = 1, mesh: Mesh | None = None
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The unjitted step `(state, data, frozen, key) -> (state, metrics)`; see `jit_step`.
+
+    Args:
+      plan: what to train.
+      batch: the global batch, in images. microbatches: parts that it is processed in.
+      mesh: pins intermediate batches; None leaves placement to jax.
+    Returns:
+      A pure function. Metrics are () float32 by `<phase>/<name>`, NaN for a phase not due.
+    """
+
+    def step(state: TrainState, data: Any, frozen: Any, key: jax.Array):
+        data = meshes.constrain_batch(data, mesh)
+        metrics: Metrics = {}
+        for phase in plan.phases:
+
+            def due(state: TrainState, phase: Phase = phase):
+                return run_phase(
+                    plan,
+                    phase,
+                    state,
+                    data,
+                    frozen,
+                    phase_key(key, state.step, phase.name),
+                    batch=batch,
+                    microbatches=microbatches,
+                    mesh=mesh,
+                )
+
+            def skip(state: TrainState, phase: Phase = phase, due: Callable = due):
+                same = (
+                    {n: state.params[n] for n in phase.trains},
+                    {n: state.opt[n] for n in phase.trains},
+                    dict(state.stats),
+                    dict(state.guard[phase.name]),
+                )
+                names = jax.eval_shape(due, state)[1]
+                return same, {n: jnp.full((), jnp.nan, jnp.float32) for n in names}
+
+            if phase.every == 1:
+                new, reported = due(state)
+            else:
+                new, reported = jax.lax.cond(state.step % phase.every == 0, due, skip, state)
+            params, opt, stats, guard = new
+            state = TrainState(
+                step=state.step,
+                params={**state.params, **params},
+                opt={**state.opt, **opt},
+                stats=stats,
+                averages=state.averages,
+                guard={**state.guard, phase.name: guard},
+            )
+            metrics |= {f"{phase.name}/{n}": v for n, v in reported.items()}
+        stats = dict(state.stats)
+        for controller in plan.controllers:
+            stats = dict(controller(stats, metrics))
+        for name in plan.players:
+            rates = {n: x for n, x in trees.leaves(state.opt[name]).items() if "learning_rate" in n}
+            metrics |= {f"learning_rate/{name}": x for x in rates.values()}
+        metrics |= {f"{p}/skipped": g["total"] * 1.0 for p, g in state.guard.items()}
+        nimg = (state.step + 1).astype(jnp.float32) * batch
+        averages = {
+            a: {
+                n: averaging.update(
+                    state.averages[a][n],
+                    state.params[n],
+                    tracker.weight(nimg, batch),
+                    plan.fixed_mask(n, state.params[n]),
+                )
+                for n in plan.players
+            }
+            for a, tracker in plan.averages.items()
+        }
+        return (
+            TrainState(state.step + 1, state.params, state.opt, stats, averages, state.guard),
+            metrics,
+        )
+
+    return step
+
+
+def jit_step(
+    plan: Plan, state: TrainState, *, batch: int, mesh: Mesh, microbatches: int = 1
+) -> Any:
+    """The jitted step: donated state, pinned shardings (those of `state`, arrays or structs)."""
+    meshes.check_batch(batch, mesh, microbatches)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    whole = meshes.replicated(mesh)
+    frozen = jax.tree.map(lambda x: x.sharding, put_frozen(plan, mesh))
+    return jax.jit(
+        make_step(plan, batch=batch, microbatches=microbatches, mesh=mesh),
+        in_shardings=(shardings, meshes.batch_sharding(mesh), frozen, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+
+
+def put_frozen(plan: Plan, mesh: Mesh) -> Any:
+    """The plan's frozen trees on the mesh, sharded like parameters."""
+    frozen = {n: jax.tree.map(jnp.asarray, t) for n, t in plan.frozen.items()}
+    return jax.tree.map(jax.device_put, frozen, meshes.tree_shardings(frozen, mesh))
