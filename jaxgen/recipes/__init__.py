@@ -1,0 +1,26 @@
+"""Recipes: a configuration becomes a plan. The only readers of ConfigDict."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+
+def names() -> list[str]:
+    """The families that have a recipe."""
+    found = (m.name for m in pkgutil.iter_modules(__path__))
+    return sorted(n for n in found if n != "common")
+
+
+def build(config: Any, facts: Mapping[str, Any]) -> Any:
+    """The Plan of `config.recipe` for data with these facts.
+
+    Raises:
+      ValueError: for an unknown recipe, with the nearest name.
+    """
+    if config.recipe not in names():
+        near = difflib.get_close_matches(config.recipe, names(), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"config.recipe is {config.recipe!r}, known are {names()}{hint}")
+    return importlib.import_module(f"jaxgen.recipes.{config.recipe}").build(config, facts)

@@ -1,0 +1,251 @@
+"""What the commands share: argument groups, configs, the run in a workdir, its averages."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the project's habits: an example at the end, near names for unknown flags."""
+
+    def __init__(self, command: str, purpose: str, example: str):
+        super().__init__(
+            prog=f"jaxgen {command}",
+            description=purpose,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> None:
+        flags = [s for a in self._actions for s in a.option_strings]
+        for word in message.split():
+            if word.startswith("--"):
+                near = difflib.get_close_matches(word.split("=")[0], flags, 1)
+                if near and near[0] != word:
+                    message += f" (did you mean {near[0]}?)"
+        self.exit(2, f"error: {message}\n{self.format_usage()}")
+
+
+def add_run_flags(parser: Parser) -> None:
+    """--workdir and how its average is chosen."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--workdir", required=True, help="folder of the run")
+    group.add_argument(
+        "--average",
+        help="EMA length such as 0.07, a tracked profile's name, or raw (default: the config's)",
+    )
+    group.add_argument("--nimg", type=int, help="image count of the snapshot (default: newest)")
+    group.add_argument(
+        "--no_verify", action="store_true", help="skip the checksums of what is read"
+    )
+
+
+def setup_jax() -> None:
+    """Keeps compiled programs between processes, unless JAX_COMPILATION_CACHE_DIR says where."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxgen", "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def load_config(spec: str, overrides: Sequence[str]) -> Any:
+    """The ConfigDict of `file.py:arg`, with `--config.a.b=value` overrides.
+
+    Raises:
+      ValueError: no such file, unknown key (with the nearest), wrong type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path = Path(spec.partition(":")[0])
+    if not path.is_file():
+        raise ValueError(
+            f"--config: there is no file {path}; the ones that ship are in the configs/ folder of "
+            "the repository, run the command from there"
+        )
+    for parent in path.resolve().parents:
+        if parent.name == "configs" and str(parent.parent) not in sys.path:
+            sys.path.insert(0, str(parent.parent))  # configs import configs.common
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+    try:
+        rest = values(["jaxgen", f"--config={spec}", *overrides])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError) as e:
+        raise ValueError(f"--config: {str(e).strip()}") from e
+    if rest:
+        raise ValueError(f"unexpected arguments {rest}; settings are written --config.name=value")
+    return values.config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model.channels": 32, ...} with tuples as lists, for comparison."""
+    out: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) or hasattr(value, "items"):
+            out |= flatten(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def read_saved(workdir: str | Path) -> dict[str, Any] | None:
+    """The run's config.json: {"config", "facts", "command", ...}, or None."""
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        return None
+    return _tuples(json.loads(path.read_text()))
+
+
+def source_facts(source: Any) -> dict[str, Any]:
+    """The facts of a source that recipes and later commands need."""
+    return {
+        "name": source.name,
+        "shape": tuple(source.shape),
+        "label_kind": source.label_kind,
+        "label_dim": source.label_dim,
+        "length": len(source),
+        "class_names": list(source.class_names) if source.class_names else None,
+    }
+
+
+def load_source(spec: str, split: str) -> Any:
+    """A data source, held in memory when it fits."""
+    from jaxgen.data import source, sources
+
+    return source.in_memory(sources.load(spec, split))
+
+
+def make_mesh(config: Any) -> Any:
+    """The mesh that the config asks for, over all devices."""
+    from jaxgen.common import mesh
+
+    return mesh.make_mesh(config.mesh.data, config.mesh.fsdp)
+
+
+@dataclasses.dataclass
+class Run:
+    """A trained run, opened to be read."""
+
+    workdir: Path
+    config: Any
+    facts: dict[str, Any]
+    plan: Any
+    mesh: Any
+    verify: bool = True
+
+    @classmethod
+    def open(cls, workdir: str | Path, verify: bool = True) -> "Run":
+        """Reads the config and builds its last plan.
+
+        Raises:
+          ValueError: the folder holds no run.
+        """
+        from ml_collections import ConfigDict
+
+        from jaxgen import recipes
+
+        saved = read_saved(workdir)
+        if saved is None:
+            raise ValueError(
+                f"{workdir} holds no run (no config.json); --workdir is the folder given to "
+                "jaxgen train"
+            )
+        config = ConfigDict(saved["config"])
+        plan = last_stage(recipes.build(config, saved["facts"]))
+        return cls(Path(workdir), config, saved["facts"], plan, make_mesh(config), verify)
+
+    def held_out(self) -> Any:
+        """The test split, for plans that sample from data; None when they do not."""
+        needs = self.plan.sample.needs
+        vectors = "label" in needs and self.facts["label_kind"] == "vector"
+        if "image" not in needs and not vectors:
+            return None
+        return load_source(self.config.data.source, "test")
+
+    def average(
+        self, average: str | float | None, nimg: int | None = None, players: Sequence[str] = ()
+    ) -> Any:
+        """An averaging of the players that sampling reads; prints which (train.snapshot.Average).
+
+        `raw` takes the newest checkpoint's weights.
+        """
+        from jaxgen.train import snapshot, state
+        from jaxgen.train.store import Store
+
+        if average is None:
+            average = self.config.average
+        with contextlib.suppress(ValueError):
+            average = float(average)
+        whole = state.abstract(self.plan, self.mesh)
+        players = players or self.plan.sample.players
+        if average == "raw":
+            with Store(self.workdir / "checkpoints", verify=self.verify) as store:
+                number = store.newest()
+                if number is None:
+                    raise ValueError(f"no checkpoint in {store.folder}; train first")
+                params = store.restore(number, "state", whole).params
+            facts = {"average": f"raw weights at {number} images", "profile": "raw", "nimg": number}
+            found = snapshot.Average({p: params[p] for p in players}, facts)
+        else:
+            with Store(self.workdir / "snapshots", verify=self.verify) as store:
+                target = {p: whole.params[p] for p in players}
+                found = snapshot.load(store, self.plan, target, average, nimg)
+        print(f"average: {found}")
+        return found
+
+
+def last_stage(plan: Any) -> Any:
+    """A recipe gives a plan, or a list of stages; sampling reads the last one's plan."""
+    return plan[-1].plan if isinstance(plan, (list, tuple)) else plan
+
+
+def parse_classes(text: str | None, label_dim: int) -> list[int]:
+    """Class numbers from "0-9" or "1,3,5-7"; all of them for None.
+
+    Raises:
+      ValueError: not of that form, or not below `label_dim`.
+    """
+    if not text:
+        return list(range(label_dim))
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise ValueError(f"--classes must look like 0-9 or 1,3,5-7, got {text!r}")
+        found += range(int(low), int(high or low) + 1)
+    wrong = [c for c in found if c >= label_dim]
+    if wrong:
+        raise ValueError(f"--classes: {wrong} are not below the {label_dim} classes of this run")
+    return found
+
+
+def parse_numbers(text: str) -> list[float]:
+    """Numbers from "0.05,0.1" or "0.02:0.2:8" (8 values, evenly spaced, ends included).
+
+    Raises:
+      ValueError: not of these forms.
+    """
+    try:
+        if ":" in text:
+            low, high, n = text.split(":")
+            step = (float(high) - float(low)) / max(int(n) - 1, 1)
+            return [round(float(low) + i * step, 6) for i in range(int(n))]
+        return [float(v) for v in text.split(",")]
+    except ValueError as e:
+        raise ValueError(f"expected numbers like 0.05,0.1 or first:last:count, got {text!r}") from e

@@ -1,0 +1,138 @@
+"""`jaxgen evaluate`: samples of an average against real images, or restorations against truth."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxgen.cli import common
+
+
+def parser() -> common.Parser:
+    """The flags."""
+    p = common.Parser(
+        "evaluate",
+        "Score samples of a run against real images. Every number names its feature net.",
+        "jaxgen evaluate --workdir runs/digits --metrics frechet,kernel,precision_recall "
+        "--num 2000",
+    )
+    common.add_run_flags(p)
+    what = p.add_argument_group("metrics")
+    what.add_argument("--metrics", help="comma-separated (default: those of the plan)")
+    what.add_argument("--features", help="feature net (default: the config's)")
+    what.add_argument("--num", type=int, default=2000, help="samples to draw (default 2000)")
+    what.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    what.add_argument("--out", help="JSON file (default: WORKDIR/evaluations/...)")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command."""
+    args = parser().parse_args(argv)
+    common.setup_jax()
+    from pathlib import Path
+
+    from jaxgen.common import provenance
+    from jaxgen.train.store import write_json
+
+    run = common.Run.open(args.workdir, verify=not args.no_verify)
+    metrics = args.metrics.split(",") if args.metrics else list(run.plan.evals)
+    scorer = Scorer(run, metrics, args.features, args.num, args.seed)
+    average = run.average(args.average, args.nimg)
+    scores = scorer(average.params)
+    for name, value in scores.items():
+        floor = scorer.floor.get(name)
+        print(
+            f"{name:<40} {value:12.5g}" + (f"   (floor {floor:.5g})" if floor is not None else "")
+        )
+    name = f"{average.facts['profile']}@{average.facts['nimg']}-{args.num}-seed{args.seed}.json"
+    out = Path(args.out) if args.out else run.workdir / "evaluations" / name
+    write_json(out, {"scores": scores, **scorer.facts(), **average.facts, **provenance.facts()})
+    print(f"written to {out}")
+    return 0
+
+
+class Scorer:
+    """Metrics of many averages against one set of real features.
+
+    `floor` holds the same metrics of one random half of the real training set against the other.
+    Plans that restore (they sample from held-out images) are scored by PSNR in decibels, of the
+    restored and of the corrupted images against the clean ones.
+    """
+
+    def __init__(
+        self, run: common.Run, metrics: Sequence[str], features: str | None, num: int, seed: int
+    ):
+        from jaxgen.metrics import evaluate, stream
+        from jaxgen.metrics import features as nets
+
+        self.run, self.num, self.seed = run, num, seed
+        self.floor: dict[str, float] = {}
+        self.net = None
+        self.restores = "psnr" in metrics
+        self.metrics = [m for m in metrics if m != "psnr"]
+        evaluate.check(self.metrics)
+        self.held_out = run.held_out()
+        if self.restores and "image" not in run.plan.sample.needs:
+            raise ValueError("psnr needs a plan that restores images; this one makes new ones")
+        if self.metrics:
+            name = features or run.config.features
+            if name == "auto":
+                name = nets.default_for(run.facts["name"], tuple(run.facts["shape"]))
+            self.net = nets.load(name)
+            real = common.load_source(run.config.data.source, "train")
+            self.num_real = len(real)
+            self.real = stream.features(self.net, _images(real), run.mesh)
+            self.floor = evaluate.floor(self.real, 0, self.metrics, net_name=self.net.name)
+
+    def __call__(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """The scores of one set of weights."""
+        from jaxgen.cli import sampling
+
+        plan, facts = self.run.plan, self.run.facts
+        batch = sampling.inputs(plan, facts, self.num, labels=None, source=self.held_out)
+        parts = sampling.generate(plan, params, batch, self.num, seed=self.seed, mesh=self.run.mesh)
+        return self.score(parts)
+
+    def score(self, parts: Iterator[Mapping[str, Any]]) -> dict[str, float]:
+        """The scores of images that come in chunks."""
+        import numpy as np
+
+        from jaxgen.common import units
+        from jaxgen.metrics import evaluate, psnr, stream
+
+        restored: dict[str, list] = {"psnr": [], "psnr_input": []}
+
+        def watch() -> Iterator[Any]:
+            for part in parts:
+                if self.restores:
+                    restored["psnr"].append(psnr.psnr(part["image"], part["target"]))
+                    restored["psnr_input"].append(psnr.psnr(part["input"], part["target"]))
+                yield units.to_uint8(part["image"])  # scored as it would be saved
+
+        if self.metrics:
+            fake = stream.features(self.net, watch(), self.run.mesh)
+            scores = evaluate.compare(fake, self.real, self.metrics, net_name=self.net.name)
+        else:
+            scores = {}
+            for _ in watch():
+                pass
+        means = {n: float(np.mean(np.concatenate(v))) for n, v in restored.items() if v}
+        return {**means, **scores}
+
+    def facts(self) -> dict[str, Any]:
+        """What the scores depend on."""
+        found: dict[str, Any] = {"num": self.num, "seed": self.seed}
+        if self.net is not None:
+            found |= {
+                "num_real": self.num_real,
+                "feature_net": self.net.facts(),
+                "floor": self.floor,
+            }
+        return found
+
+
+def _images(source: Any) -> Iterator[Any]:
+    """The source's images in order, in chunks."""
+    from jaxgen.data import pipeline
+
+    for batch in pipeline.epoch(source, 256):
+        yield batch["image"]

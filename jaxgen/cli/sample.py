@@ -1,0 +1,116 @@
+"""`jaxgen sample`: images from an average of a run's weights."""
+
+import argparse
+from pathlib import Path
+
+from jaxgen.cli import common
+
+
+def parser() -> common.Parser:
+    """The flags."""
+    p = common.Parser(
+        "sample",
+        "Draw samples with an average of the weights. Image i depends on the seed and i only.",
+        "jaxgen sample --workdir runs/digits --num 100 --classes 0-9 --average 0.1 --out grid.png",
+    )
+    common.add_run_flags(p)
+    what = p.add_argument_group("samples")
+    what.add_argument("--num", type=int, default=64, help="how many (default 64)")
+    what.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    what.add_argument("--classes", help="0-9 or 1,3,5-7, in order (default: all)")
+    what.add_argument("--batch", type=int, default=256, help="images at a time (default 256)")
+    what.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="sampler option of the run, such as steps=32 or psi=0.7; may be repeated",
+    )
+    out = p.add_argument_group("output")
+    out.add_argument("--out", required=True, help="a grid.png, an images.npz, or a folder of PNGs")
+    out.add_argument("--columns", type=int, help="of the grid (default: about a square)")
+    return p
+
+
+def parse_options(pairs: list[str], known: dict) -> dict:
+    """NAME=VALUE pairs with the types of the plan's defaults."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"--option {pair}: this run's sampler has {dict(known)}")
+        try:
+            found[name] = type(known[name])(value)
+        except ValueError as e:
+            raise ValueError(f"--option {pair}: {name} takes a {type(known[name]).__name__}") from e
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command."""
+    args = parser().parse_args(argv)
+    if args.num < 1 or args.batch < 1:
+        parser().error("--num and --batch must be at least 1")
+    out = Path(args.out)
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} is a folder with files in it; name a new or empty one")
+    common.setup_jax()
+    run = common.Run.open(args.workdir, verify=not args.no_verify)
+    if run.plan.sample is None:
+        raise ValueError("this run's plan has nothing to sample")
+    average = run.average(args.average, args.nimg)
+    write(run, average, args, out)
+    print(f"{args.num} images, seed {args.seed}: {out}")
+    return 0
+
+
+def write(run: common.Run, average: object, args: argparse.Namespace, out: Path) -> None:
+    """Draws and writes the files."""
+    import numpy as np
+
+    from jaxgen.cli import sampling
+    from jaxgen.common import pictures, units
+    from jaxgen.train.store import write_json
+
+    from jaxgen.common import provenance  # isort: skip
+
+    labels = None
+    if run.facts["label_kind"] == "class":
+        classes = common.parse_classes(args.classes, run.facts["label_dim"])
+        labels = sampling.class_labels(args.num, classes, ordered=True)
+    elif args.classes:
+        raise ValueError("--classes: this run has no classes")
+    batch = sampling.inputs(run.plan, run.facts, args.num, labels=labels, source=run.held_out())
+    images = sampling.collect(
+        sampling.generate(
+            run.plan,
+            average.params,
+            batch,
+            args.num,
+            seed=args.seed,
+            mesh=run.mesh,
+            chunk=args.batch,
+            options=parse_options(args.option, dict(run.plan.sample.options)),
+        )
+    )
+    facts = {"num": args.num, "seed": args.seed, **average.facts, **provenance.facts()}
+    if out.suffix == ".png":
+        pictures.save_png(sampling.picture(images, args.columns), out)
+        write_json(out.with_suffix(".json"), facts)
+    elif out.suffix == ".npz":
+        arrays = {n: units.to_uint8(v) for n, v in images.items()}
+        if labels is not None:
+            arrays["label"] = labels.astype(np.int32)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.part")
+        with temporary.open("wb") as f:
+            np.savez(f, **arrays)
+        temporary.replace(out)
+        write_json(out.with_suffix(".json"), facts)
+    elif out.suffix:
+        raise ValueError(f"--out must end in .png or .npz, or name a folder, got {out}")
+    else:
+        for i, image in enumerate(units.to_uint8(images["image"])):
+            tail = "" if labels is None else f"_class{labels[i]}"
+            pictures.save_png(image, out / f"{i:06d}{tail}.png")
+        write_json(out / "samples.json", facts)

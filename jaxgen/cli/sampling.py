@@ -1,0 +1,122 @@
+"""Drawing with a plan's `sample`: any number of images, in chunks, the same whatever the chunks."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen.common import mesh as meshes
+from jaxgen.common import pictures, rng, units
+
+
+def class_labels(num: int, classes: list[int], ordered: bool) -> np.ndarray:
+    """Labels (num,): in class order for a grid, or in turn (balanced at any prefix)."""
+    turn = np.arange(num)
+    return np.asarray(classes)[turn * len(classes) // num if ordered else turn % len(classes)]
+
+
+def inputs(
+    plan: Any, facts: Mapping[str, Any], num: int, *, labels: np.ndarray | None, source: Any = None
+) -> dict[str, np.ndarray]:
+    """What the plan's sample needs for images 0..num-1.
+
+    Args:
+      labels: (num,) classes; None takes them in turn. source: held-out data, for plans that need
+      images or condition vectors; image i takes its row i, wrapping around.
+    Raises:
+      ValueError: when the data that is needed was not given.
+    """
+    found: dict[str, np.ndarray] = {}
+    rows = None
+    vectors = "label" in plan.sample.needs and facts["label_kind"] == "vector"
+    if "image" in plan.sample.needs or vectors:
+        if source is None:
+            raise ValueError("this plan samples from held-out data; a data source is needed")
+        rows = [source[i % len(source)] for i in range(num)]
+    if "image" in plan.sample.needs:
+        found["image"] = np.stack([r["image"] for r in rows])
+    if vectors:
+        found["label"] = np.stack([r["label"] for r in rows]).astype(np.float32)
+    elif "label" in plan.sample.needs:
+        if labels is None:
+            labels = class_labels(num, list(range(facts["label_dim"])), ordered=False)
+        found["label"] = np.eye(facts["label_dim"], dtype=np.float32)[labels]
+    return found
+
+
+def generate(
+    plan: Any,
+    params: Mapping[str, Any],
+    batch: Mapping[str, np.ndarray],
+    num: int,
+    *,
+    seed: int,
+    mesh: Any,
+    chunk: int = 256,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Images 0..num-1 under `seed`, float32 in [-1, 1], by the name that the plan gives them.
+
+    Image i depends on (seed, i), its row of `batch` and the weights, not on chunk, mesh or num.
+
+    Raises:
+      ValueError: unknown sampler options.
+    """
+    options = dict(options or {})
+    unknown = sorted(set(options) - set(plan.sample.options))
+    if unknown:
+        raise ValueError(
+            f"unknown sampler options {unknown}; this run has {dict(plan.sample.options)}"
+        )
+    chunk = -(-min(chunk, num) // mesh.size) * mesh.size
+    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    params = jax.tree.map(lambda x: jax.device_put(x, whole), dict(params))
+    frozen = {n: jax.device_put(t, whole) for n, t in plan.frozen.items()}
+    draw = jax.jit(
+        lambda params, keys, batch, frozen: dict(
+            plan.sample.fn(params, keys, batch, frozen, **options)
+        ),
+        in_shardings=(whole, rows, rows, whole),
+        out_shardings=rows,
+    )
+    for start in range(0, num, chunk):
+        index = np.arange(start, start + chunk)  # past num in the last chunk: drawn, dropped
+        part = {n: v[index % num] for n, v in batch.items()}
+        keys = jax.device_put(rng.seed_keys(seed, index), rows)
+        out = jax.device_get(draw(params, keys, jax.device_put(part, rows), frozen))
+        yield {n: v[: num - start] for n, v in out.items()}
+
+
+def collect(parts: Iterator[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """All chunks joined."""
+    found = list(parts)
+    return {n: np.concatenate([p[n] for p in found]) for n in found[0]}
+
+
+def picture(images: Mapping[str, np.ndarray], columns: int | None = None) -> np.ndarray:
+    """A grid uint8 (h, w, c); with several named images (input, image, target) tiles side by side."""
+    order = [n for n in ("input", "image", "target") if n in images] or list(images)
+    tiles = np.concatenate([units.to_uint8(images[n]) for n in order], axis=2)
+    return pictures.grid(tiles, columns)
+
+
+def grid_of(
+    plan: Any,
+    params: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    path: str | Path,
+    *,
+    mesh: Any,
+    num: int,
+    seed: int,
+    source: Any = None,
+) -> None:
+    """Draws `num` class-ordered images with these weights to a PNG."""
+    labels = None
+    if facts["label_kind"] == "class":
+        labels = class_labels(num, list(range(facts["label_dim"])), ordered=True)
+    batch = inputs(plan, facts, num, labels=labels, source=source)
+    images = collect(generate(plan, params, batch, num, seed=seed, mesh=mesh))
+    pictures.save_png(picture(images), path)

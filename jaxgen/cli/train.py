@@ -1,0 +1,201 @@
+"""`jaxgen train`: a config becomes a run in a workdir; the same command again goes on with it."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxgen.cli import common
+
+
+def parser() -> common.Parser:
+    """The flags; `--config.name=value` overrides go to the config."""
+    p = common.Parser(
+        "train",
+        "Train the run that a config describes, or go on with it.",
+        "jaxgen train --config configs/edm2/digits.py --workdir runs/digits --config.batch=64",
+    )
+    run = p.add_argument_group("run")
+    run.add_argument("--config", help="config file, with its argument after a colon: file.py:debug")
+    run.add_argument("--workdir", required=True, help="folder of the run, made if missing")
+    run.add_argument(
+        "--config.NAME", metavar="VALUE", help="change a setting: --config.batch=64", dest="_"
+    )
+    resume = p.add_argument_group("resuming")
+    resume.add_argument(
+        "--allow_changes", action="store_true", help="go on although the config has changed"
+    )
+    resume.add_argument(
+        "--no_verify", action="store_true", help="skip the checksums of what is read"
+    )
+    look = p.add_argument_group("output")
+    look.add_argument("--no_progress", action="store_true", help="no progress bar")
+    look.add_argument("--dry_run", action="store_true", help="print the config and stop")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; 0 when finished, 128 + signal when stopped by one."""
+    args, rest = parser().parse_known_args(argv)
+    strange = [a for a in rest if a.startswith("-") and not a.startswith("--config.")]
+    if strange:
+        parser().error(f"unknown option {strange[0]}")
+    saved = common.read_saved(args.workdir)
+    if args.config is None:
+        if saved is None:
+            parser().error("--config is needed for a new run")
+        args.config = saved["command"]["config"]
+        rest = [*saved["command"]["overrides"], *rest]
+    config = common.load_config(args.config, rest)
+    if args.dry_run:
+        print(config)
+        return 0
+    changed = _changes(saved, config, args)
+    return run(config, args, rest, saved, changed)
+
+
+def _changes(saved: Any, config: Any, args: Any) -> list[str]:
+    """The keys in which a resumed run's config differs; refused unless allowed."""
+    if saved is None:
+        return []
+    old, new = common.flatten(saved["config"]), common.flatten(config)
+    missing = object()
+    keys = [k for k in {**old, **new} if old.get(k, missing) != new.get(k, missing)]
+    lines = [f"  {k}: {old.get(k, '(not there)')} -> {new.get(k, '(not there)')}" for k in keys]
+    if keys and not args.allow_changes:
+        raise ValueError(
+            f"{args.workdir} holds a run with another config:\n" + "\n".join(lines) + "\n"
+            "Use the same settings, another --workdir, or --allow_changes to go on with the new ones"
+        )
+    return lines
+
+
+def run(config: Any, args: Any, overrides: list[str], saved: Any, changed: list[str]) -> int:
+    """Builds the plan and trains it."""
+    common.setup_jax()
+    import jax
+
+    from jaxgen import recipes
+    from jaxgen.common import mesh as meshes
+    from jaxgen.common import provenance, trees, units
+    from jaxgen.data import pipeline
+    from jaxgen.train import loop, state, store
+    from jaxgen.train.plan import Stage
+
+    first = jax.process_index() == 0
+    log = (lambda text: tqdm_print(text)) if first else (lambda text: None)
+    workdir = Path(args.workdir)
+    mesh = common.make_mesh(config)
+    meshes.check_batch(config.batch, mesh, config.microbatches)
+    source = common.load_source(config.data.source, "train")
+    facts = common.source_facts(source)
+    built = recipes.build(config, facts)
+    stages = [Stage(built, units.images(config.images))] if hasattr(built, "players") else built
+    if first:
+        if saved is None:
+            print(config)
+        for line in changed:
+            print(f"changed: {line.strip()}")
+        store.write_json(
+            workdir / "config.json",
+            {
+                "config": json.loads(config.to_json()),
+                "facts": facts,
+                "command": {"config": args.config, "overrides": overrides},
+                "history": [*(saved or {}).get("history", []), *changed],
+                **provenance.facts(),
+            },
+        )
+    shapes = state.abstract(stages[0].plan, mesh).params
+    players = ", ".join(f"{n} {trees.count(t):,}" for n, t in shapes.items())
+    log(f"data: {source!r}")
+    log(f"parameters: {players}; devices: {mesh.size} (data x fsdp = {tuple(mesh.shape.values())})")
+
+    def data(start_step: int) -> Any:
+        host = pipeline.batches(
+            source,
+            config.batch,
+            config.seed,
+            start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return pipeline.to_device(host, lambda b: meshes.put_batch(b, mesh))
+
+    start = time.perf_counter()
+    try:
+        final, nimg = loop.train(
+            stages,
+            data,
+            workdir=workdir,
+            mesh=mesh,
+            batch=config.batch,
+            seed=config.seed,
+            microbatches=config.microbatches,
+            every=loop.Every(
+                log=units.images(config.log_every),
+                checkpoint=units.images(config.checkpoint_every),
+                snapshot=units.images(config.snapshot_every),
+            ),
+            keep=config.keep_checkpoints,
+            snapshot_dtype=config.snapshot_dtype,
+            max_skips=config.max_skips,
+            hooks=_hooks(config, workdir, facts, mesh),
+            meta={"config": json.loads(config.to_json()), **provenance.facts()},
+            fresh_snapshots=bool(changed),
+            verify=not args.no_verify,
+            progress=not args.no_progress,
+            log=log,
+        )
+    except loop.Stopped as e:
+        log(str(e))
+        return 128 + e.signum
+    if first:
+        from jaxgen.train import writer
+
+        records = writer.read(workdir / "metrics.jsonl")
+        results = {
+            "nimg": nimg,
+            "seed": config.seed,
+            "seconds": round(time.perf_counter() - start, 1),
+            "last": writer.mean([r for r in records[-1:] if r]),
+            **provenance.facts(),
+        }
+        store.write_json(workdir / "results.json", results)
+    del final
+    log(f"finished: {units.describe(nimg)} images in {workdir}")
+    return 0
+
+
+def _hooks(config: Any, workdir: Path, facts: dict, mesh: Any) -> list:
+    """A grid of samples of the first tracked average now and then."""
+    from jaxgen.common import units
+    from jaxgen.train.loop import Hook
+
+    every = units.images(config.sample_every)
+    if not every:
+        return []
+
+    def draw(plan: Any, state: Any, nimg: int) -> None:
+        from jaxgen.cli import sampling
+
+        if plan.sample is None:
+            return
+        run = common.Run(workdir, config, facts, plan, mesh)
+        profile = next(iter(state.averages), None)
+        params = state.averages[profile] if profile else state.params
+        path = workdir / "samples" / f"{nimg:012d}.png"
+        sampling.grid_of(
+            plan, params, facts, path, mesh=mesh, num=64, seed=config.seed, source=run.held_out()
+        )
+
+    return [Hook("samples", every, draw)]
+
+
+def tqdm_print(text: str) -> None:
+    """Prints above a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()

@@ -1,0 +1,341 @@
+"""The loop: stages of plans from the newest checkpoint to the last image, safely.
+
+What it promises: the same call in the same folder resumes, bit for bit on the same mesh; kill -9
+loses at most the work since the last checkpoint; SIGTERM and Ctrl-C save and stop; a run of
+non-finite gradients stops it with the last good checkpoint kept.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from jaxgen.common import mesh as meshes
+from jaxgen.common import rng
+from jaxgen.train import snapshot, writer
+from jaxgen.train import state as states
+from jaxgen.train import step as steps
+from jaxgen.train.plan import Plan, Stage
+from jaxgen.train.state import TrainState
+from jaxgen.train.store import Store
+
+Log = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal; its state is saved."""
+
+    def __init__(self, signum: int, text: str):
+        super().__init__(text)
+        self.signum = signum
+
+
+class NonFinite(RuntimeError):
+    """Too many updates in a row had a gradient that was not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """How often things happen, in images; 0 is never.
+
+    log: metrics. checkpoint: the whole state, to resume. snapshot: averaged weights, kept for good.
+    """
+
+    log: int = 10_000
+    checkpoint: int = 100_000
+    snapshot: int = 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """`fn(plan, state, nimg) -> scalars to log or None`, every `every` images and at the end."""
+
+    name: str
+    every: int
+    fn: Callable[[Plan, TrainState, int], Mapping[str, float] | None]
+
+
+def due(every: int, before: int, after: int) -> bool:
+    """Whether a multiple of `every` images lies in (before, after]."""
+    return every > 0 and after // every > before // every
+
+
+def train(
+    stages: Sequence[Stage],
+    data: Callable[[int], Iterator[Mapping[str, jax.Array]]],
+    *,
+    workdir: str | Path,
+    mesh: Mesh,
+    batch: int,
+    seed: int = 0,
+    microbatches: int = 1,
+    every: Every = Every(),  # noqa: B008 - frozen
+    keep: int = 2,
+    snapshot_dtype: str = "float32",
+    max_skips: int = 20,
+    hooks: Sequence[Hook] = (),
+    meta: Mapping[str, Any] | None = None,
+    fresh_snapshots: bool = False,
+    verify: bool = True,
+    progress: bool = True,
+    log: Log = print,
+) -> tuple[TrainState, int]:
+    """Trains all stages and returns (state, images seen).
+
+    Args:
+      stages: in order of `until`. data: step -> iterator of global device batches from that step on;
+        it may have `wait_seconds` and `close()`.
+      workdir: gets checkpoints/, snapshots/, metrics.jsonl, tensorboard/.
+      batch: global batch in images; a resumed run may change it when the images seen are a multiple.
+      keep: checkpoints kept. snapshot_dtype: float32 or float16. max_skips: non-finite updates in a
+        row that are tolerated. meta: JSON saved with every checkpoint and snapshot.
+      fresh_snapshots: set aside snapshots that lie after the point of resuming (the configuration
+        has changed, so they belong to another run).
+    Raises:
+      Stopped, NonFinite, store.SaveError, ValueError.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    meta = dict(meta or {})
+    with (
+        Store(workdir / "checkpoints", keep=keep, verify=verify, log=log) as checkpoints,
+        Store(workdir / "snapshots", verify=verify, log=log) as snapshots,
+        _signals() as signals,
+    ):
+        index, state, nimg = _resume(checkpoints, stages, seed, batch, mesh, log)
+        late = [n for n in snapshots.numbers() if n > nimg]
+        if fresh_snapshots and late:
+            snapshots.set_aside(late, "abandoned")
+        logs = writer.Writer(workdir, nimg) if jax.process_index() == 0 else None
+        try:
+            for i in range(index, len(stages)):
+                stage = stages[i]
+                if i > index and stage.carry is not None:
+                    state = stage.carry(state, rng.fold(jax.random.key(seed), "carry", i))
+                run = _Run(
+                    stage.plan, stage.until, mesh, batch, microbatches, seed, every, max_skips,
+                    tuple(hooks), {**meta, "stage": i, "batch": batch, "seed": seed},
+                    snapshot_dtype, checkpoints, snapshots, logs, signals, progress, log,
+                )  # fmt: skip
+                state, nimg = run(state, nimg, data)
+        finally:
+            if logs:
+                logs.close()
+    return state, nimg
+
+
+def _resume(
+    checkpoints: Store, stages: Sequence[Stage], seed: int, batch: int, mesh: Mesh, log: Log
+) -> tuple[int, TrainState, int]:
+    """(stage, state, images seen) of the newest undamaged checkpoint, or of a fresh start."""
+    number = checkpoints.newest()
+    if number is None:
+        return 0, states.create(stages[0].plan, seed, mesh), 0
+    meta = checkpoints.meta(number)
+    nimg = meta["nimg"]
+    if nimg % batch:
+        raise ValueError(
+            f"the checkpoint has seen {nimg} images, which is not a multiple of the new batch "
+            f"{batch}; the old batch was {meta['batch']}. Choose a batch that divides {nimg}"
+        )
+    state = checkpoints.restore(number, "state", states.abstract(stages[meta["stage"]].plan, mesh))
+    if meta["batch"] != batch:  # data, keys and schedules follow the images, hence the step
+        put = lambda x: jax.device_put(x, meshes.replicated(mesh))
+        state = dataclasses.replace(state, step=put(jax.numpy.int32(nimg // batch)))
+    log(f"resuming at {nimg} images from {checkpoints.folder / str(number)}")
+    return meta["stage"], state, nimg
+
+
+@dataclasses.dataclass
+class _Run:
+    """One stage of a run."""
+
+    plan: Plan
+    until: int
+    mesh: Mesh
+    batch: int
+    microbatches: int
+    seed: int
+    every: Every
+    max_skips: int
+    hooks: tuple[Hook, ...]
+    meta: dict[str, Any]
+    snapshot_dtype: str
+    checkpoints: Store
+    snapshots: Store
+    logs: writer.Writer | None
+    signals: dict[str, int]
+    progress: bool
+    log: Log
+
+    def __call__(self, state: TrainState, nimg: int, data: Callable) -> tuple[TrainState, int]:
+        """Steps until `until` images have been seen."""
+        if nimg >= self.until:
+            return state, nimg
+        batches = data(nimg // self.batch)
+        bar = tqdm(
+            total=self.until,
+            initial=nimg,
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=None if self.progress and jax.process_index() == 0 else True,
+        )
+        try:
+            return self._steps(state, nimg, batches, bar)
+        finally:
+            bar.close()
+            if hasattr(batches, "close"):
+                batches.close()
+
+    def _steps(self, state: TrainState, nimg: int, batches: Any, bar: tqdm):
+        frozen = steps.put_frozen(self.plan, self.mesh)
+        key = jax.device_put(jax.random.key(self.seed), meshes.replicated(self.mesh))
+        first = next(batches)
+        step = self._compile(state, first, frozen, key)
+        pending: list[dict[str, jax.Array]] = []
+        mark = _Mark.now(nimg, batches)
+        saved = nimg
+        while nimg < self.until:
+            batch, first = first if first is not None else next(batches), None
+            state, metrics = step(state, batch, frozen, key)
+            pending.append(metrics)
+            if len(pending) > 2:  # at most two steps queued: prompt signals, honest timing
+                jax.block_until_ready(pending[-3])
+            before, nimg = nimg, nimg + self.batch
+            bar.update(min(self.batch, max(0, self.until - before)))
+            last = nimg >= self.until
+            asked = self._asked(nimg // self.batch)
+            if last or asked or due(self.every.log, before, nimg):
+                scalars = writer.mean(jax.device_get(pending))
+                scalars |= mark.rates(nimg, batches)
+                mark, pending = _Mark.now(nimg, batches), []
+                self._report(nimg, scalars, bar)
+                self._check(state, saved)
+            for controller in self.plan.host_controllers:
+                if due(controller.every, before, nimg):
+                    new = controller.fn(state, nimg)
+                    state = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, state)
+            if due(self.every.snapshot, before, nimg) or (last and self.every.snapshot):
+                if self.plan.averages:
+                    self._check(state, saved)
+                    stall = snapshot.save(
+                        self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
+                    )
+                    self._report(nimg, {"time/snapshot_stall": stall})
+            if due(self.every.checkpoint, before, nimg) or last or asked:
+                self._check(state, saved)
+                stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
+                saved = nimg
+                self._report(nimg, {"time/checkpoint_stall": stall})
+            for hook in self.hooks:
+                if due(hook.every, before, nimg) or (last and hook.every):
+                    self._report(nimg, hook.fn(self.plan, state, nimg) or {}, bar)
+            if asked and not last:
+                self.checkpoints.wait()
+                self.snapshots.wait()
+                name = signal.Signals(asked).name
+                raise Stopped(
+                    asked,
+                    f"{name}: saved a checkpoint at {nimg} images; run the same command again to "
+                    "go on from there",
+                )
+        self.checkpoints.wait()
+        self.snapshots.wait()
+        return state, nimg
+
+    def _compile(self, state: TrainState, batch: Any, frozen: Any, key: jax.Array) -> Any:
+        self.log("compiling the training step ...")
+        start = time.perf_counter()
+        compiled = (
+            steps.jit_step(
+                self.plan,
+                state,
+                batch=self.batch,
+                mesh=self.mesh,
+                microbatches=self.microbatches,
+            )
+            .lower(state, batch, frozen, key)
+            .compile()
+        )
+        self.log(f"compiled in {time.perf_counter() - start:.1f} s")
+        return compiled
+
+    def _asked(self, step: int) -> int:
+        """The signal that asks to stop, or 0; the same answer in every process."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            return signal.SIGTERM
+        return self.signals.get("got", 0) if jax.process_count() == 1 else 0
+
+    def _report(self, nimg: int, scalars: Mapping[str, float], bar: tqdm | None = None) -> None:
+        if self.logs and scalars:
+            self.logs.write(nimg, scalars)
+        if bar is not None:
+            losses = {n: f"{v:.3g}" for n, v in scalars.items() if n.endswith("/loss")}
+            if losses:
+                bar.set_postfix(losses)
+
+    def _check(self, state: TrainState, saved: int) -> None:
+        for phase, guard in jax.device_get(state.guard).items():
+            if guard["longest"] > self.max_skips:
+                raise NonFinite(
+                    f"phase {phase!r}: {guard['longest']} updates in a row had a gradient or loss "
+                    f"that was not finite (limit --config.max_skips={self.max_skips}). The weights "
+                    f"are those before them; the last checkpoint, at {saved} images, is kept in "
+                    f"{self.checkpoints.folder}. Lower the learning rate, or look at the data"
+                )
+
+
+@dataclasses.dataclass
+class _Mark:
+    """A point in time, to tell rates since."""
+
+    time: float
+    nimg: int
+    waited: float
+
+    @classmethod
+    def now(cls, nimg: int, batches: Any) -> "_Mark":
+        return cls(time.perf_counter(), nimg, getattr(batches, "wait_seconds", 0.0))
+
+    def rates(self, nimg: int, batches: Any) -> dict[str, float]:
+        """Images a second, and of each step the seconds in all and waiting for data."""
+        new = _Mark.now(nimg, batches)
+        seconds, images = max(new.time - self.time, 1e-9), nimg - self.nimg
+        return {
+            "time/images_per_second": images / seconds,
+            "time/seconds": seconds,
+            "time/data_wait": new.waited - self.waited,
+        }
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[dict[str, int]]:
+    """SIGTERM and SIGINT set `got`; a second one acts as usual. No-op outside the main thread."""
+    found: dict[str, int] = {}
+    old: dict[int, Any] = {}
+
+    def handle(signum: int, frame: Any) -> None:
+        found["got"] = signum
+        for s, h in old.items():
+            signal.signal(s, h)
+
+    try:
+        for s in (signal.SIGTERM, signal.SIGINT):
+            old[s] = signal.signal(s, handle)
+    except ValueError:
+        pass
+    try:
+        yield found
+    finally:
+        for s, h in old.items():
+            signal.signal(s, h)

@@ -1,0 +1,279 @@
+"""Stores of arrays on disk: Orbax, one folder a number, with checksums that are verified.
+
+Orbax commits by an atomic rename, so a killed process leaves either a whole entry or none. It does
+not notice flipped bytes, so after each commit the first process writes `manifests/<number>.json`
+with the sha256 of every file, and nothing is read before its files have been checked. Arrays are
+kept flat, under their names; a restore always has a target, and names are compared first.
+
+Only this file knows Orbax.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from jaxgen.common import trees
+
+# Orbax and absl report their inner workings at INFO and WARNING; errors still come through.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+Tree = Any
+
+
+class SaveError(RuntimeError):
+    """Something could not be written; what was saved before is intact."""
+
+
+class DamagedError(ValueError):
+    """Files differ from their checksums."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON through a temporary file and a rename: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n")
+    temporary.replace(path)
+
+
+def _flat(tree: Tree) -> dict[str, Any]:
+    return {name.replace("/", "."): x for name, x in trees.leaves(tree).items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _agree(value: int) -> int:
+    """The first process's value, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+class Store:
+    """A folder of numbered entries, each a few named items (trees of arrays) and `meta` (JSON).
+
+    Args:
+      folder: made if missing. keep: how many of the newest entries stay (None: all). verify: check
+      the sums of what is read. log: where messages go.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        keep: int | None = None,
+        verify: bool = True,
+        log: Callable[[str], None] = print,
+    ):
+        self.folder = Path(folder).resolve()
+        self.verify_reads = verify
+        self.log = log
+        self._pending: tuple[int, threading.Thread] | None = None
+        self._failed = threading.Event()
+        self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=True, cleanup_tmp_directories=True
+            ),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.wait()
+        self._failed.set()
+        self._manager.close()
+
+    def numbers(self) -> list[int]:
+        """The committed entries, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> float:
+        """Starts writing an entry and returns the seconds the caller was held up.
+
+        Arrays may be donated or changed right after. An entry of that number is replaced.
+
+        Raises:
+          SaveError: this entry, or the one before it, could not be written.
+        """
+        start = time.perf_counter()
+        self.wait()
+        self._sound = {(n, i) for n, i in self._sound if n != number}
+        arrays = {k: {n: _kind(x) for n, x in _flat(t).items()} for k, t in items.items()}
+        args = {k: ocp.args.StandardSave(_flat(t)) for k, t in items.items()}
+        args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
+        try:
+            if number in self._manager.all_steps():
+                self._manager.delete(number)
+            if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
+                raise OSError("the checkpoint library declined to save")
+        except Exception as e:
+            raise self._explain(number, e) from e
+        thread = threading.Thread(target=self._write_manifest, args=(number,), daemon=True)
+        if jax.process_index() == 0:
+            thread.start()
+        self._pending = (number, thread)
+        return time.perf_counter() - start
+
+    def wait(self) -> None:
+        """Returns when the last save and its checksums are on disk; raises SaveError if they aren't."""
+        if self._pending is None:
+            return
+        number, thread = self._pending
+        self._pending = None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as e:
+            self._failed.set()
+            raise self._explain(number, e) from e
+        if thread.ident is not None:
+            thread.join()
+
+    def _explain(self, number: int, e: Exception) -> SaveError:
+        intact = [n for n in self.numbers() if n != number]
+        newest = (
+            f"the newest intact entry is {intact[-1]}" if intact else "nothing was saved before"
+        )
+        return SaveError(
+            f"could not save {number} in {self.folder}: {type(e).__name__}: {str(e)[:300]}. Is the "
+            f"disk full or read-only? What is there is untouched ({newest}); make room and run the "
+            "same command again to go on from there"
+        )
+
+    def _write_manifest(self, number: int) -> None:
+        entry = self.folder / str(number)
+        while not entry.is_dir():  # the rename is the commit
+            if self._failed.wait(0.01):
+                return
+        try:
+            files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
+            write_json(self._manifest(number), {"sha256": files})
+            for old in self._manifest(0).parent.glob("*.json"):
+                if not (self.folder / old.stem).is_dir():
+                    old.unlink(missing_ok=True)
+        except OSError as e:
+            # Deleted by the retention policy meanwhile, or a full disk: the entry itself is whole.
+            if entry.is_dir():
+                self.log(f"warning: no checksums for {entry}: {e}")
+
+    def _manifest(self, number: int) -> Path:
+        return self.folder / "manifests" / f"{number}.json"
+
+    def damage(self, number: int, item: str | None = None) -> list[str]:
+        """What is wrong with an entry (or one item of it): an empty list when all sums agree."""
+        entry = self.folder / str(number)
+        path = self._manifest(number)
+        if not path.is_file():
+            self.log(
+                f"warning: {entry} has no checksums (its process ended right after writing it); "
+                "it is used unverified"
+            )
+            return []
+        try:
+            sums = json.loads(path.read_text())["sha256"]
+        except (ValueError, KeyError):
+            return [f"{path} is not readable"]
+        found = []
+        for name, want in sums.items():
+            if item is not None and Path(name).parts[0] != item:
+                continue
+            file = entry / name
+            if not file.is_file():
+                found.append(f"{file} is missing")
+            elif _sha256(file) != want:
+                found.append(f"{file} differs from its checksum")
+        return found
+
+    def _check(self, number: int, item: str) -> None:
+        if not self.verify_reads or (number, item) in self._sound:
+            return
+        bad = self.damage(number, item)
+        if bad:
+            raise DamagedError("; ".join(bad))
+        self._sound.add((number, item))
+
+    def newest(self) -> int | None:
+        """The newest undamaged entry. Damaged ones are named and moved to `damaged/`."""
+        for number in reversed(self.numbers()):
+            bad = self.damage(number) if self.verify_reads and jax.process_index() == 0 else []
+            if not _agree(len(bad)):
+                self._sound |= {(number, p.name) for p in (self.folder / str(number)).iterdir()}
+                return number
+            for line in bad[:4]:
+                self.log(f"damaged: {line}")
+            self.set_aside([number], "damaged")
+        return None
+
+    def set_aside(self, numbers: list[int], where: str) -> None:
+        """Moves entries to `<folder>/../<where>/`, out of the way but not lost."""
+        if jax.process_index() == 0:
+            for number in numbers:
+                target = self.folder.parent / where / f"{self.folder.name}-{number}"
+                k = 0
+                while target.exists():
+                    k += 1
+                    target = target.with_name(f"{self.folder.name}-{number}.{k}")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / str(number)).rename(target)
+                self._manifest(number).unlink(missing_ok=True)
+                self.log(f"moved {self.folder / str(number)} to {target}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("set_aside")
+        self._manager.reload()
+
+    def meta(self, number: int) -> dict[str, Any]:
+        """The JSON saved with an entry. Raises DamagedError."""
+        self._check(number, "meta")
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return dict(self._manager.restore(number, args=args)["meta"])
+
+    def restore(self, number: int, item: str, target: Tree) -> Tree:
+        """One item of an entry, with the shapes, dtypes and shardings of `target`.
+
+        Raises:
+          DamagedError: naming the files. ValueError: listing missing, unexpected and misshapen arrays.
+        """
+        self._check(number, item)
+        saved = self.meta(number)["arrays"]
+        what = f"{self.folder / str(number)}, item {item!r},"
+        if item not in saved:
+            raise ValueError(f"{what} does not exist; there are {sorted(saved)}")
+        want = _flat(target)
+        trees.compare_names(frozenset(want), list(saved[item]), what)
+        wrong = [
+            f"{n}: expected {list(x.shape)}, got {saved[item][n][0]}"
+            for n, x in want.items()
+            if list(x.shape) != saved[item][n][0]
+        ]
+        if wrong:
+            raise ValueError(f"{what} has arrays of other shapes: {'; '.join(wrong)}")
+        structs = {
+            n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+            for n, x in want.items()
+        }
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(structs)})
+        flat = self._manager.restore(number, args=args)[item]
+        return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
+
+
+def _kind(x: Any) -> list:
+    return [list(x.shape), str(x.dtype)]
+
+
+def _files(entry: Path) -> list[Path]:
+    return sorted(p for p in entry.rglob("*") if p.is_file())
