@@ -1,0 +1,167 @@
+"""Batches on grain: a batch is a pure function of (seed, step), whatever reads it.
+
+Step n holds the elements n B .. (n+1) B - 1 of the endless shuffled sequence
+`MapDataset.range(len(source)).seed(seed).shuffle().repeat()`, in which every epoch is another
+permutation. Process p of P reads rows [p B/P, (p+1) B/P) of it. So a resumed run needs its step
+number and nothing else, and changing the number of processes changes no batch.
+"""
+
+import collections
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from jaxgen.data.source import Source
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches(Iterator[Batch]):
+    """Endless batches read ahead in the background; close it, or use it in a `with`."""
+
+    def __init__(self, iterator: Any, pool: Executor | None):
+        self._iterator, self._pool = iterator, pool
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Stops the threads; a second call does nothing."""
+        self._iterator.close()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def batches(
+    source: Source | None,
+    batch: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 16,
+    prefetch: int = 4,
+) -> Batches:
+    """This process's rows of the global batches of steps start_step, start_step + 1, ...
+
+    Args:
+      source: None for a plan without data: batches then hold only `index`, the image's number in
+        the run (modulo 2^31).
+      batch: global batch size B, a multiple of process_count.
+      seed: in [0, 2^32).
+      start_step: reached at once, without reading what comes before.
+      num_threads: images decoded at a time (sources in memory decode nothing).
+      prefetch: batches read ahead on the host.
+    Returns:
+      An endless iterator of {"image": uint8 (b, h, w, c), "label": int32 (b,) or float32 (b, k),
+      "index": int32 (b,)}, b = B / process_count; `index` is the place in the source.
+    Raises:
+      ValueError: for a batch that does not divide, or numbers out of range.
+    """
+    import grain
+
+    if batch < 1 or batch % process_count:
+        raise ValueError(
+            f"batch must be a positive multiple of the {process_count} processes, got {batch}"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index must be in 0..{process_count - 1}, got {process_index}")
+    if not 0 <= seed < 2**32 or start_step < 0:
+        raise ValueError(
+            f"seed must be in [0, 2^32) and start_step >= 0, got {seed} and {start_step}"
+        )
+    rows = batch // process_count
+    offset = process_index * rows
+    pool = None if source is None or source.arrays else ThreadPoolExecutor(num_threads)
+    if source is not None:
+        order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+
+    def read(step: int) -> Batch:
+        first = step * batch + offset
+        if source is None:
+            return {"index": ((first + np.arange(rows)) % 2**31).astype(np.int32)}
+        return gather(source, np.array([order[i] for i in range(first, first + rows)]), pool)
+
+    steps = grain.MapDataset.range(start_step, sys.maxsize).map(read)
+    # One thread is enough without decoding, and several would fight for the interpreter.
+    options = grain.ReadOptions(num_threads=prefetch if pool else 1, prefetch_buffer_size=prefetch)
+    return Batches(iter(steps.to_iter_dataset(options)), pool)
+
+
+def gather(source: Source, indices: np.ndarray, pool: Executor | None = None) -> Batch:
+    """The images `indices` (b,) of a source as one batch, decoded in `pool` if given."""
+    index = indices.astype(np.int32)
+    if source.arrays is not None:
+        images, labels = source.arrays
+        out = {"image": images[indices]} | ({} if labels is None else {"label": labels[indices]})
+    else:
+        items = list((pool.map if pool else map)(source.__getitem__, indices.tolist()))
+        out = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    return out | {"index": index}
+
+
+def epoch(
+    source: Source, batch: int, drop_remainder: bool = False, num_threads: int = 16
+) -> Iterator[Batch]:
+    """The whole source once, in order, the last batch short unless dropped (for evaluation)."""
+    if batch < 1:
+        raise ValueError(f"batch must be positive, got {batch}")
+    n = len(source)
+    with ThreadPoolExecutor(num_threads) as pool:
+        for first in range(0, n - n % batch if drop_remainder else n, batch):
+            yield gather(source, np.arange(first, min(first + batch, n)), pool)
+
+
+class DeviceBatches(Iterator[Any]):
+    """Batches placed on the devices before they are asked for.
+
+    wait_seconds: time spent so far waiting for host data; a loop that keeps up hardly waits.
+    """
+
+    def __init__(self, iterator: Iterator[Batch], put: Callable[[Batch], Any], ahead: int):
+        self._iterator, self._put, self._ahead = iterator, put, ahead
+        self._placed: collections.deque = collections.deque()
+        self.wait_seconds = 0.0
+
+    def __next__(self) -> Any:
+        while len(self._placed) <= self._ahead:
+            begin = time.perf_counter()
+            try:
+                batch = next(self._iterator)
+            except StopIteration:
+                break
+            finally:
+                self.wait_seconds += time.perf_counter() - begin
+            self._placed.append(self._put(batch))
+        if not self._placed:
+            raise StopIteration
+        return self._placed.popleft()
+
+    def close(self) -> None:
+        """Lets go of the placed batches and closes the iterator below."""
+        self._placed.clear()
+        if hasattr(self._iterator, "close"):
+            self._iterator.close()
+
+    def __enter__(self) -> "DeviceBatches":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def to_device(
+    iterator: Iterator[Batch], put: Callable[[Batch], Any], ahead: int = 2
+) -> DeviceBatches:
+    """Batches mapped by `put` (such as common.mesh.put_batch on a mesh), `ahead` of them early."""
+    return DeviceBatches(iterator, put, ahead)

@@ -1,0 +1,181 @@
+"""Prepared tfds sets by random access, without TensorFlow: array_record only."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxgen.data import images
+from jaxgen.data.source import Item, Source, split_off
+
+
+def load(
+    where: str,
+    split: str,
+    *,
+    data_dir: str = "",
+    train: str = "train",
+    test: str = "",
+    image: str = "image",
+    label: str = "label",
+    holdout: float = 0.1,
+) -> Source:
+    """A prepared set by its name, `cifar10` or `name/config`; nothing is downloaded.
+
+    Args:
+      data_dir: tfds' folder of sets; its default (or TFDS_DATA_DIR) when empty.
+      train, test: tfds splits, sub-splits such as train[:90%] among them. Without `test`: "test",
+        else "validation", else a fixed `holdout` (0..1) of `train` is the test split.
+      image, label: names of the features; a set without a feature `label` has no labels.
+    """
+    builder = _builder(where, data_dir)
+    if builder is None:
+        raise FileNotFoundError(
+            f"tfds has no prepared set {where!r} in {data_dir or 'its default folder'}; "
+            + _prepare_advice(where)
+        )
+    return _open(builder, where.replace("/", "_"), split, train, test, image, label, holdout)
+
+
+def load_dir(
+    where: str,
+    split: str,
+    *,
+    train: str = "train",
+    test: str = "",
+    image: str = "image",
+    label: str = "label",
+    holdout: float = 0.1,
+) -> Source:
+    """A prepared set by its folder: the one with dataset_info.json, or one that holds it below."""
+    import tensorflow_datasets as tfds
+
+    found = sorted({p.parent for p in pathlib.Path(where).rglob("dataset_info.json")})
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"{where}: expected one dataset_info.json in it or below, got "
+            f"{', '.join(map(str, found)) or 'none'}; `jaxgen data prepare` makes such a folder"
+        )
+    builder = tfds.builder_from_directory(str(found[0]))
+    return _open(builder, builder.info.name, split, train, test, image, label, holdout)
+
+
+def prepared(name: str) -> bool:
+    """Whether tfds finds the set prepared in its default folder, in any format."""
+    return _builder(name, "") is not None
+
+
+def _builder(name: str, data_dir: str) -> Any:
+    """The builder of a prepared set, or None when it is not prepared."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None, try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+        return None
+    return builder if builder.info.splits else None
+
+
+def _prepare_advice(name: str) -> str:
+    return (
+        "prepare it where TensorFlow is installed: tfds.builder("
+        f"{name!r}, file_format='array_record').download_and_prepare()"
+    )
+
+
+def _open(
+    builder: Any,
+    name: str,
+    split: str,
+    train: str,
+    test: str,
+    image: str,
+    label: str,
+    holdout: float,
+) -> Source:
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        raise ValueError(
+            f"tfds set {name} in {builder.data_path} is prepared as {file_format}, which has no "
+            "random access; " + _prepare_advice(name)
+        )
+    splits = list(builder.info.splits)
+    test = test or next((s for s in ("test", "validation") if s in splits), "")
+    wanted = test if split == "test" and test else train
+    if wanted.partition("[")[0] not in splits:
+        raise ValueError(f"tfds set {name} has no split {wanted!r}; ?train= can be one of {splits}")
+    source = TfdsSource(builder, wanted, image, label, name=name, split=split)
+    return source if test else split_off(source, split, holdout)
+
+
+class TfdsSource(Source):
+    """One split of a prepared set; stored image bytes are decoded by Pillow when asked for."""
+
+    def __init__(self, builder: Any, tfds_split: str, image: str, label: str, **facts: Any):
+        import tensorflow_datasets as tfds
+
+        features = builder.info.features
+        if image not in features:
+            raise ValueError(
+                f"tfds set {facts['name']} has no feature {image!r}; choose one with ?image= from "
+                f"{list(features)}"
+            )
+        feature = features[image]
+        self._encoded = isinstance(feature, tfds.features.Image)
+        if feature.np_dtype != np.uint8 or len(feature.shape) != 3:
+            raise ValueError(
+                f"tfds set {facts['name']}: feature {image!r} must be a uint8 image (h, w, c), got "
+                f"{np.dtype(feature.np_dtype)} {feature.shape}"
+            )
+        decoders = {image: tfds.decode.SkipDecoding()} if self._encoded else None
+        self._data = builder.as_data_source(tfds_split, decoders=decoders)
+        self._image, self._label = image, label
+        shape = feature.shape if None not in feature.shape else self._read(0).shape
+        super().__init__(shape=shape, **_label_facts(features, label), **facts)
+
+    def _read(self, i: int) -> np.ndarray:
+        value = self._data[i][self._image]
+        return images.read(value) if self._encoded else np.asarray(value)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, i: int) -> Item:
+        record = self._data[int(i)]
+        image = record[self._image]
+        if self._encoded:
+            image = images.read(image, self.shape[2])
+        if image.shape != self.shape:
+            raise ValueError(
+                f"{self.name}[{i}]: expected an image of {self.shape}, got {image.shape}; a data "
+                "set must have one size (write it to a folder and use `jaxgen data prepare`)"
+            )
+        item = {"image": image}
+        if self.label_kind == "class":
+            item["label"] = np.asarray(record[self._label], np.int32)
+        elif self.label_kind == "vector":
+            item["label"] = np.asarray(record[self._label], np.float32).reshape(-1)
+        return item
+
+
+def _label_facts(features: Any, name: str) -> dict[str, Any]:
+    import tensorflow_datasets as tfds
+
+    if name not in features:
+        if name == "label":
+            return {}
+        raise ValueError(f"no feature {name!r}; choose one with ?label= from {list(features)}")
+    feature = features[name]
+    if isinstance(feature, tfds.features.ClassLabel):
+        names, count = feature.names, feature.num_classes
+        return {"label_kind": "class", "label_dim": count, "class_names": names}
+    if isinstance(feature, tfds.features.Tensor) and np.issubdtype(feature.np_dtype, np.number):
+        floats = np.issubdtype(feature.np_dtype, np.floating)
+        if len(feature.shape) == 1 and feature.shape[0]:
+            return {"label_kind": "vector", "label_dim": feature.shape[0]}
+        if feature.shape == () and floats:
+            return {"label_kind": "vector", "label_dim": 1}
+    raise ValueError(
+        f"feature {name!r} must be a ClassLabel, a vector of fixed width or a float, got "
+        f"{feature}; choose another with ?label="
+    )
