@@ -148,8 +148,8 @@ def _resume(
         )
     state = checkpoints.restore(number, "state", states.abstract(stages[meta["stage"]].plan, mesh))
     if meta["batch"] != batch:  # data, keys and schedules follow the images, hence the step
-        put = lambda x: jax.device_put(x, meshes.replicated(mesh))
-        state = dataclasses.replace(state, step=put(jax.numpy.int32(nimg // batch)))
+        step = meshes.place(jax.numpy.int32(nimg // batch), meshes.replicated(mesh))
+        state = dataclasses.replace(state, step=step)
     log(f"resuming at {nimg} images from {checkpoints.folder / str(number)}")
     return meta["stage"], state, nimg
 
@@ -199,7 +199,7 @@ class _Run:
 
     def _steps(self, state: TrainState, nimg: int, batches: Any, bar: tqdm):
         frozen = steps.put_frozen(self.plan, self.mesh)
-        key = jax.device_put(jax.random.key(self.seed), meshes.replicated(self.mesh))
+        key = meshes.place(jax.random.key(self.seed), meshes.replicated(self.mesh))
         first = next(batches)
         step = self._compile(state, first, frozen, key)
         pending: list[dict[str, jax.Array]] = []
@@ -223,8 +223,8 @@ class _Run:
                 self._check(state, saved)
             for controller in self.plan.host_controllers:
                 if due(controller.every, before, nimg):
-                    new = controller.fn(state, nimg)
-                    state = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, state)
+                    shardings = jax.tree.map(lambda x: x.sharding, state)
+                    state = meshes.place(controller.fn(state, nimg), shardings)
             if due(self.every.snapshot, before, nimg) or (last and self.every.snapshot):
                 if self.plan.averages:
                     self._check(state, saved)

@@ -84,6 +84,5 @@ def abstract(plan: Plan, mesh: Mesh) -> TrainState:
 def create(plan: Plan, seed: int, mesh: Mesh) -> TrainState:
     """A fresh state on the mesh; the same numbers on any mesh."""
     params = init_params(plan, seed)
-    params = jax.tree.map(jax.device_put, params, meshes.tree_shardings(params, mesh))
     shardings = jax.tree.map(lambda x: x.sharding, abstract(plan, mesh))
     return jax.jit(lambda p: from_params(plan, p), out_shardings=shardings)(params)

@@ -224,4 +224,4 @@ def jit_step(
 def put_frozen(plan: Plan, mesh: Mesh) -> Any:
     """The plan's frozen trees on the mesh, sharded like parameters."""
     frozen = {n: jax.tree.map(jnp.asarray, t) for n, t in plan.frozen.items()}
-    return jax.tree.map(jax.device_put, frozen, meshes.tree_shardings(frozen, mesh))
+    return meshes.place(frozen, meshes.tree_shardings(frozen, mesh))
