@@ -14,18 +14,18 @@ from configs import common
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     args = common.parse_arg(arg)
     c = common.base("edm2", "digits")
-    c.images = "400k"
+    c.images = "100k"
     c.batch = 128
-    c.log_every = "10k"
-    c.checkpoint_every = "50k"
-    c.snapshot_every = "25k"
+    c.log_every = "5k"
+    c.checkpoint_every = "25k"
+    c.snapshot_every = "10k"
 
     c.model = ml_collections.ConfigDict()
-    c.model.model_channels = 32
+    c.model.model_channels = 16
     c.model.channel_mult = (1, 2)
     c.model.num_blocks = 1
     c.model.attn_resolutions = (4,)
-    c.model.channels_per_head = 32
+    c.model.channels_per_head = 16
     c.model.dropout = 0.0
     c.model.uncertainty_features = 64
 
@@ -36,8 +36,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.ref_lr = 0.01
-    c.optimizer.ref_images = "100k"  # the learning rate falls as 1/sqrt(images) from here
-    c.optimizer.rampup_images = "10k"
+    c.optimizer.ref_images = "40k"  # the learning rate falls as 1/sqrt(images) from here
+    c.optimizer.rampup_images = "5k"
     c.optimizer.b1 = 0.9
     c.optimizer.b2 = 0.99
 

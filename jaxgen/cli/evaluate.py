@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 class Scorer:
     """Metrics of many averages against one set of real features.
 
-    `floor` holds the same metrics of one random half of the real training set against the other.
+    `floor` holds the same metrics of the real test split against the real training split.
     Plans that restore (they sample from held-out images) are scored by PSNR in decibels, of the
     restored and of the corrupted images against the clean ones.
     """
@@ -61,6 +61,7 @@ class Scorer:
     def __init__(
         self, run: common.Run, metrics: Sequence[str], features: str | None, num: int, seed: int
     ):
+        from jaxgen.cli import sampling
         from jaxgen.metrics import evaluate, stream
         from jaxgen.metrics import features as nets
 
@@ -71,6 +72,7 @@ class Scorer:
         self.metrics = [m for m in metrics if m != "psnr"]
         evaluate.check(self.metrics)
         self.held_out = run.held_out()
+        self.sampler = sampling.Sampler(run.plan, run.mesh, min(num, 256))
         if self.restores and "image" not in run.plan.sample.needs:
             raise ValueError("psnr needs a plan that restores images; this one makes new ones")
         if self.metrics:
@@ -81,7 +83,9 @@ class Scorer:
             real = common.load_source(run.config.data.source, "train")
             self.num_real = len(real)
             self.real = stream.features(self.net, _images(real), run.mesh)
-            self.floor = evaluate.floor(self.real, 0, self.metrics, net_name=self.net.name)
+            test = common.load_source(run.config.data.source, "test")
+            kept = stream.features(self.net, _images(test), run.mesh)[:num]
+            self.floor = evaluate.compare(kept, self.real, self.metrics, net_name=self.net.name)
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, float]:
         """The scores of one set of weights."""
@@ -89,8 +93,7 @@ class Scorer:
 
         plan, facts = self.run.plan, self.run.facts
         batch = sampling.inputs(plan, facts, self.num, labels=None, source=self.held_out)
-        parts = sampling.generate(plan, params, batch, self.num, seed=self.seed, mesh=self.run.mesh)
-        return self.score(parts)
+        return self.score(self.sampler(params, batch, self.num, self.seed))
 
     def score(self, parts: Iterator[Mapping[str, Any]]) -> dict[str, float]:
         """The scores of images that come in chunks."""

@@ -81,18 +81,9 @@ def write(run: common.Run, average: object, args: argparse.Namespace, out: Path)
     elif args.classes:
         raise ValueError("--classes: this run has no classes")
     batch = sampling.inputs(run.plan, run.facts, args.num, labels=labels, source=run.held_out())
-    images = sampling.collect(
-        sampling.generate(
-            run.plan,
-            average.params,
-            batch,
-            args.num,
-            seed=args.seed,
-            mesh=run.mesh,
-            chunk=args.batch,
-            options=parse_options(args.option, dict(run.plan.sample.options)),
-        )
-    )
+    options = parse_options(args.option, dict(run.plan.sample.options))
+    sampler = sampling.Sampler(run.plan, run.mesh, min(args.batch, args.num), options)
+    images = sampling.collect(sampler(average.params, batch, args.num, args.seed))
     facts = {"num": args.num, "seed": args.seed, **average.facts, **provenance.facts()}
     if out.suffix == ".png":
         pictures.save_png(sampling.picture(images, args.columns), out)

@@ -46,47 +46,50 @@ def inputs(
     return found
 
 
-def generate(
-    plan: Any,
-    params: Mapping[str, Any],
-    batch: Mapping[str, np.ndarray],
-    num: int,
-    *,
-    seed: int,
-    mesh: Any,
-    chunk: int = 256,
-    options: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Images 0..num-1 under `seed`, float32 in [-1, 1], by the name that the plan gives them.
+class Sampler:
+    """A plan's compiled `sample`, for any number of images and any weights.
 
-    Image i depends on (seed, i), its row of `batch` and the weights, not on chunk, mesh or num.
+    Image i depends on (seed, i), its row of `batch` and the weights; not on chunk, mesh or number.
 
+    Args:
+      chunk: images at a time. options: of the plan's sampler.
     Raises:
-      ValueError: unknown sampler options.
+      ValueError: unknown options.
     """
-    options = dict(options or {})
-    unknown = sorted(set(options) - set(plan.sample.options))
-    if unknown:
-        raise ValueError(
-            f"unknown sampler options {unknown}; this run has {dict(plan.sample.options)}"
+
+    def __init__(
+        self, plan: Any, mesh: Any, chunk: int = 256, options: Mapping[str, Any] | None = None
+    ):
+        options = dict(options or {})
+        unknown = sorted(set(options) - set(plan.sample.options))
+        if unknown:
+            raise ValueError(
+                f"unknown sampler options {unknown}; this run has {dict(plan.sample.options)}"
+            )
+        self.mesh = mesh
+        self.chunk = -(-chunk // mesh.size) * mesh.size
+        whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+        self.frozen = jax.device_put(dict(plan.frozen), whole)
+        self.draw = jax.jit(
+            lambda params, keys, batch, frozen: dict(
+                plan.sample.fn(params, keys, batch, frozen, **options)
+            ),
+            in_shardings=(whole, rows, rows, whole),
+            out_shardings=rows,
         )
-    chunk = -(-min(chunk, num) // mesh.size) * mesh.size
-    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    params = jax.tree.map(lambda x: jax.device_put(x, whole), dict(params))
-    frozen = {n: jax.device_put(t, whole) for n, t in plan.frozen.items()}
-    draw = jax.jit(
-        lambda params, keys, batch, frozen: dict(
-            plan.sample.fn(params, keys, batch, frozen, **options)
-        ),
-        in_shardings=(whole, rows, rows, whole),
-        out_shardings=rows,
-    )
-    for start in range(0, num, chunk):
-        index = np.arange(start, start + chunk)  # past num in the last chunk: drawn, dropped
-        part = {n: v[index % num] for n, v in batch.items()}
-        keys = jax.device_put(rng.seed_keys(seed, index), rows)
-        out = jax.device_get(draw(params, keys, jax.device_put(part, rows), frozen))
-        yield {n: v[: num - start] for n, v in out.items()}
+
+    def __call__(
+        self, params: Mapping[str, Any], batch: Mapping[str, np.ndarray], num: int, seed: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Chunks of images 0..num-1 by name, float32 in [-1, 1]; batch: rows that `inputs` gives."""
+        params = jax.device_put(dict(params), meshes.replicated(self.mesh))
+        rows = meshes.batch_sharding(self.mesh)
+        for start in range(0, num, self.chunk):
+            index = np.arange(start, start + self.chunk)  # those past num are drawn and dropped
+            part = jax.device_put({n: v[index % num] for n, v in batch.items()}, rows)
+            keys = jax.device_put(rng.seed_keys(seed, index), rows)
+            out = jax.device_get(self.draw(params, keys, part, self.frozen))
+            yield {n: v[: num - start] for n, v in out.items()}
 
 
 def collect(parts: Iterator[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -96,7 +99,7 @@ def collect(parts: Iterator[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def picture(images: Mapping[str, np.ndarray], columns: int | None = None) -> np.ndarray:
-    """A grid uint8 (h, w, c); with several named images (input, image, target) tiles side by side."""
+    """A grid uint8 (h, w, c); tiles of several named images (input, image, target) side by side."""
     order = [n for n in ("input", "image", "target") if n in images] or list(images)
     tiles = np.concatenate([units.to_uint8(images[n]) for n in order], axis=2)
     return pictures.grid(tiles, columns)
@@ -118,5 +121,5 @@ def grid_of(
     if facts["label_kind"] == "class":
         labels = class_labels(num, list(range(facts["label_dim"])), ordered=True)
     batch = inputs(plan, facts, num, labels=labels, source=source)
-    images = collect(generate(plan, params, batch, num, seed=seed, mesh=mesh))
+    images = collect(Sampler(plan, mesh, min(num, 256))(params, batch, num, seed))
     pictures.save_png(picture(images), path)

@@ -7,6 +7,7 @@ small compiled program shared by all leaves of equal shape. The key of a leaf is
 name, so adding a layer does not change the others.
 """
 
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
@@ -73,8 +74,8 @@ def init(module: nn.Module, key: jax.Array, *args: Any, **kwargs: Any) -> Any:
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """N(0, 1)."""
-    return jax.random.normal(key, shape)
+    """N(0, 1), drawn flat: the same numbers as `jax.random.normal`, compiled several times faster."""
+    return jax.random.normal(key, (math.prod(shape),)).reshape(shape)
 
 
 def zeros(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -92,7 +93,7 @@ def ones(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 @lru_cache(maxsize=64)
 def scaled_normal(std: float) -> Initializer:
     """N(0, std^2)."""
-    return lambda key, shape: std * jax.random.normal(key, shape)
+    return lambda key, shape: std * normal(key, shape)
 
 
 @lru_cache(maxsize=64)
@@ -103,6 +104,6 @@ def he_normal(gain: float = 2.0) -> Initializer:
         fan_in = 1
         for n in shape[:-1]:
             fan_in *= n
-        return (gain / fan_in) ** 0.5 * jax.random.normal(key, shape)
+        return (gain / fan_in) ** 0.5 * normal(key, shape)
 
     return draw

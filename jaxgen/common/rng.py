@@ -5,6 +5,7 @@ step every image has a key of its own, folded with its position in the *global* 
 noise an image receives does not depend on how many devices or microbatches share the work.
 """
 
+import math
 import zlib
 
 import jax
@@ -41,8 +42,12 @@ def split(keys: jax.Array, num: int) -> list[jax.Array]:
 
 
 def normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal (b, *shape), row i from keys[i]."""
-    return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+    """Standard normal (b, *shape), row i from keys[i].
+
+    Drawn flat: the same numbers, and XLA compiles one dimension several times faster than four.
+    """
+    flat = jax.vmap(lambda k: jax.random.normal(k, (math.prod(shape),)))(keys)
+    return flat.reshape(len(keys), *shape)
 
 
 def uniform(keys: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:

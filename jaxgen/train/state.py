@@ -52,7 +52,7 @@ def init_params(plan: Plan, seed: int) -> dict[str, Tree]:
     params = {}
     for name, player in plan.players.items():
         drawn = player.init(rng.fold(jax.random.key(seed), "init", name))
-        params[name] = player.project(drawn) if player.project else drawn
+        params[name] = jax.jit(player.project)(drawn) if player.project else drawn
     return params
 
 

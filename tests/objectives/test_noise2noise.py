@@ -1,0 +1,58 @@
+"""Noise2Noise: its expectation is that of the supervised loss plus the noise's variance."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.common import rng
+from jaxgen.noise import operators
+from jaxgen.objectives import noise2noise
+
+N, SIGMA = 4096, 50.0
+corrupt = functools.partial(operators.gaussian, sigma=SIGMA)
+
+
+@functools.cache
+def _both():
+    """Losses and gradients in k of the linear restorer f(x) = k x at k = 0.7, both targets."""
+    x = jnp.broadcast_to(jnp.linspace(-1, 1, 16).reshape(1, 4, 4, 1), (N, 4, 4, 1))
+    keys = rng.image_keys(jax.random.key(0), N)
+
+    def run(loss):
+        f = lambda k: loss(lambda y: k * y, corrupt, x, keys).mean()
+        return jax.jit(jax.value_and_grad(f))(0.7)
+
+    return run(noise2noise.loss), run(noise2noise.supervised), float(jnp.square(x).mean())
+
+
+def test_gradient_equals_the_supervised_one_in_expectation():
+    """E d/dk (k (x + n) - target)^2 = 2 (k (x^2 + s^2) - x^2) for both targets."""
+    (_, noisy), (_, clean), power = _both()
+    want = 2 * (0.7 * (power + (SIGMA / 127.5) ** 2) - power)
+    np.testing.assert_allclose(clean, want, atol=0.01)
+    np.testing.assert_allclose(noisy, want, atol=0.01)
+
+
+def test_loss_exceeds_the_supervised_one_by_the_variance():
+    (noisy, _), (clean, _), _ = _both()
+    np.testing.assert_allclose(noisy - clean, (SIGMA / 127.5) ** 2, atol=0.01)
+
+
+def test_same_input_as_the_supervised_loss():
+    """Both see the same corrupted input for the same keys."""
+    x, keys = jnp.zeros((2, 4, 4, 1)), rng.image_keys(jax.random.key(0), 2)
+    seen = []
+    for loss in (noise2noise.loss, noise2noise.supervised):
+        loss(lambda y: seen.append(y) or y, corrupt, x, keys)
+    np.testing.assert_array_equal(*seen)
+
+
+def test_norms():
+    a, b = jnp.zeros((2, 2, 2, 1)), jnp.full((2, 2, 2, 1), -3.0)
+    np.testing.assert_allclose(noise2noise.regression(a, b, "l1"), [3, 3])
+    np.testing.assert_allclose(noise2noise.regression(a, b), [9, 9])
+    with pytest.raises(ValueError, match="norm must be 'l1' or 'l2', got 'l3'"):
+        noise2noise.regression(a, b, "l3")
