@@ -77,9 +77,10 @@ def load_config(spec: str, overrides: Sequence[str]) -> Any:
         if parent.name == "configs" and str(parent.parent) not in sys.path:
             sys.path.insert(0, str(parent.parent))  # configs import configs.common
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+    argv = ["jaxgen", f"--config={spec}", *overrides]
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
     try:
-        rest = values(["jaxgen", f"--config={spec}", *overrides])[1:]
+        rest = values(argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError) as e:
         raise ValueError(f"--config: {str(e).strip()}") from e
     if rest:
