@@ -19,7 +19,7 @@ _cache = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-import pytest
+import pytest  # noqa: E402 - the environment above comes first
 
 
 def pytest_addoption(parser):

@@ -16,7 +16,7 @@ def tracks(power: Sequence[float] = (0.05, 0.10), halflife: float = 0.0) -> dict
 
 
 def update(average, params, weight: jax.Array, fixed=None):
-    """average + weight (params - average), leaf by leaf; `fixed` leaves are copied from `params`."""
+    """average + weight (params - average) by leaf; `fixed` leaves are copied from `params`."""
 
     def leaf(a: jax.Array, p: jax.Array, copy: bool) -> jax.Array:
         return p if copy else a + weight.astype(jnp.float32) * (p - a)

@@ -1,9 +1,9 @@
-"""Exponential moving average with a half-life in images, as StyleGAN and EDM use (arXiv:2206.00364).
+"""Exponential moving average with a half-life in images, as in EDM (arXiv:2206.00364).
 
     theta_hat <- beta theta_hat + (1 - beta) theta,  beta = 2^(-batch / halflife)
 
-With `ramp`, the half-life is at most `ramp` x the images seen before the step, so that early averages
-do not remember the initialisation; the first step then copies the weights.
+With `ramp`, the half-life is at most `ramp` x the images seen before the step, so that early
+averages do not remember the initialisation; the first step then copies the weights.
 """
 
 import dataclasses

@@ -1,14 +1,15 @@
 """Post-hoc EMA: an average of any length, solved from stored snapshots (arXiv:2312.02696, Alg. 3).
 
-A snapshot is a power-function average with profile p_i(t) ~ t^gamma_i on [0, t_i]. The coefficients x
-of a wanted profile p_r minimise || p_r - sum_i x_i p_i ||^2 in L2, that is A x = b with
+A snapshot is a power-function average with profile p_i(t) ~ t^gamma_i on [0, t_i]. The
+coefficients x of a wanted profile p_r minimise || p_r - sum_i x_i p_i ||^2 in L2: A x = b with
 
     A_ij = <p_i, p_j>,  b_i = <p_i, p_r>,
 
     <p_a, p_b> = (g_a + 1)(g_b + 1) (t_a / t_b)^e / ((g_a + g_b + 1) max(t_a, t_b)),     (Eq. 151)
     e = g_b if t_a < t_b else -g_a,
 
-and x is divided by its sum, so that constants are kept. Everything about the coefficients is float64.
+and x is divided by its sum, so that constants are kept. Everything about the coefficients is
+float64.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,10 +2,13 @@
 
 The average at time t weights the parameters theta(tau) by tau^gamma (Eq. 120), and is updated by
 
-    theta_hat(t) = beta theta_hat(t - 1) + (1 - beta) theta(t),  beta = (1 - 1/t)^(gamma + 1)  (Eq. 127)
+    theta_hat(t) = beta theta_hat(t - 1) + (1 - beta) theta(t)
+    beta = (1 - 1/t)^(gamma + 1)                                                  (Eq. 127)
 
 with t counted in steps of equal size, or images. Its *length* is the profile's standard deviation
-relative to the training time, sigma_rel = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3)))  (Eq. 123).
+relative to the training time:
+
+    sigma_rel = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3)))                   (Eq. 123)
 """
 
 import dataclasses
@@ -34,7 +37,7 @@ def gamma(sigma_rel: float) -> float:
     s = float(sigma_rel)
     if not 0 < s < LONGEST:
         raise ValueError(
-            f"an EMA length (sigma_rel) must lie in (0, {LONGEST:.4f}), got {s}; typical: 0.05, 0.10"
+            f"an EMA length (sigma_rel) must lie in (0, {LONGEST:.4f}), got {s}; try 0.05 or 0.1"
         )
     t = s**-2
     roots = np.roots([1.0, 7.0, 16.0 - t, 12.0 - t])

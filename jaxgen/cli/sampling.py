@@ -81,7 +81,7 @@ class Sampler:
     def __call__(
         self, params: Mapping[str, Any], batch: Mapping[str, np.ndarray], num: int, seed: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Chunks of images 0..num-1 by name, float32 in [-1, 1]; batch: rows that `inputs` gives."""
+        """Chunks of images 0..num-1 by name, float32 in [-1, 1]; batch: rows as from `inputs`."""
         params = jax.device_put(dict(params), meshes.replicated(self.mesh))
         rows = meshes.batch_sharding(self.mesh)
         for start in range(0, num, self.chunk):

@@ -66,7 +66,7 @@ def _changes(saved: Any, config: Any, args: Any) -> list[str]:
     if keys and not args.allow_changes:
         raise ValueError(
             f"{args.workdir} holds a run with another config:\n" + "\n".join(lines) + "\n"
-            "Use the same settings, another --workdir, or --allow_changes to go on with the new ones"
+            "Use the same settings, another --workdir, or --allow_changes to go on with these"
         )
     return lines
 

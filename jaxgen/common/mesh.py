@@ -1,8 +1,8 @@
 """The one place that makes meshes and shardings.
 
-Axes: `data` (batch only) and `fsdp` (batch and parameters). Axis types are always Auto: the Explicit
-default of recent jax rejects FSDP and several linen layers. Parameters, optimizer state and averages
-follow one rule on shapes; nothing is boxed.
+Axes: `data` (batch only) and `fsdp` (batch and parameters). Axis types are always Auto: the
+Explicit default of recent jax rejects FSDP and several linen layers. Parameters, optimizer state
+and averages follow one rule on shapes; nothing is boxed.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = Non
 
 
 def shape_spec(x: Any, mesh: Mesh, min_size: int = 2**12) -> P:
-    """The FSDP rule: floating leaves of at least `min_size` elements split their largest divisible axis.
+    """The FSDP rule: floats of at least `min_size` elements split their largest divisible axis.
 
     Small leaves, integers and keys are replicated.
     """
@@ -85,12 +85,12 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def constrain_batch(tree: Any, mesh: Mesh | None) -> Any:
-    """Inside jit: pins the leading axis of every leaf to the batch sharding (no-op without a mesh)."""
+    """Inside jit: pins every leaf's leading axis to the batch sharding (no-op without a mesh)."""
     if mesh is None:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, batch_sharding(mesh)), tree)
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Arrays (equal in every process, typed keys too) with these shardings, which may span processes."""
+    """Arrays that every process has, typed keys too, put on shardings that may span processes."""
     return jax.jit(lambda x: x, out_shardings=shardings)(tree)

@@ -2,8 +2,8 @@
 
 `jax.jit(module.init)` traces and compiles the whole forward pass plus one random generator a leaf:
 tens of seconds for a U-Net. Layers here declare their parameters with `param`, which also notes the
-initialiser; `init` then reads the shapes from an abstract trace (instant) and draws each leaf with a
-small compiled program shared by all leaves of equal shape. The key of a leaf is folded with its
+initialiser; `init` then reads the shapes from an abstract trace (instant) and draws each leaf with
+a small compiled program shared by all leaves of equal shape. The key of a leaf is folded with its
 name, so adding a layer does not change the others.
 """
 
@@ -74,7 +74,7 @@ def init(module: nn.Module, key: jax.Array, *args: Any, **kwargs: Any) -> Any:
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """N(0, 1), drawn flat: the same numbers as `jax.random.normal`, compiled several times faster."""
+    """N(0, 1), drawn flat: the numbers of `jax.random.normal`, compiled several times faster."""
     return jax.random.normal(key, (math.prod(shape),)).reshape(shape)
 
 

@@ -1,7 +1,7 @@
 """Randomness without carried state: a key is the seed folded with what it is for.
 
-Nothing random is stored in a checkpoint. A key of step n is `step_key(seed, n, phase)`, and inside a
-step every image has a key of its own, folded with its position in the *global* batch, so that the
+Nothing random is stored in a checkpoint. A key of step n is `step_key(seed, n, phase)`, and inside
+a step every image has a key of its own, folded with its position in the *global* batch, so that the
 noise an image receives does not depend on how many devices or microbatches share the work.
 """
 
@@ -30,7 +30,7 @@ def image_keys(key: jax.Array, n: int, start: int = 0) -> jax.Array:
 
 
 def seed_keys(seed: int, indices: jax.Array) -> jax.Array:
-    """Keys (n,) of sample numbers `indices` (n,) under `seed`: image 17 is image 17 in any batch."""
+    """Keys (n,) of samples `indices` (n,) under `seed`: image 17 is image 17 in any batch."""
     key = fold(jax.random.key(seed), "sample")
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(indices))
 

@@ -41,12 +41,12 @@ def match(rules: Rules, name: str, what: str = "rule") -> Any:
 
 
 def by_rules(rules: Rules, tree: Tree, what: str = "rule") -> Tree:
-    """A tree of the values that the ordered rules give to each leaf; an unmatched leaf is an error."""
+    """The value that the ordered rules give to each leaf; an unmatched leaf is an error."""
     return map_named(lambda name, _: match(rules, name, what), tree)
 
 
 def mask(patterns: Sequence[str], tree: Tree) -> Tree:
-    """True where any pattern is found in the leaf's name. A pattern that matches nothing is an error."""
+    """True where a pattern is found in the leaf's name; one that matches nothing is an error."""
     names = list(leaves(tree))
     for pattern in patterns:
         if not any(re.search(pattern, n) for n in names):

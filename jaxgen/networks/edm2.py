@@ -5,8 +5,8 @@ Encoder block: resample, 1x1 when the channels change, pixel norm, then
     x <- mp_sum(x, conv(drop(mp_silu(conv(mp_silu(x)) (1 + g linear(emb))))), 0.3),
 
 attention where asked, clip. Decoder block: the same without pixel norm, its input joined with the
-encoder's by mp_cat and the 1x1 on the main path only. A constant channel joins the input; noise level
-and label meet in one embedding mp_silu(mp_sum(noise, label)).
+encoder's by mp_cat and the 1x1 on the main path only. A constant channel joins the input; noise
+level and label meet in one embedding mp_silu(mp_sum(noise, label)).
 """
 
 from collections.abc import Mapping, Sequence

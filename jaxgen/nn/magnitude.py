@@ -97,7 +97,7 @@ def _phases(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class MPFourier(nn.Module):
-    """sqrt(2) cos(f x + phi) with fixed random f = 2 pi N(0, bandwidth^2), phi = 2 pi U(0, 1) (Eq. 75).
+    """sqrt(2) cos(f x + phi), fixed random f = 2 pi bandwidth N(0, 1), phi = 2 pi U(0, 1) (Eq. 75).
 
     (b,) -> (b, features), float32. `freqs` and `phases` are never trained (see `FIXED`).
     """
@@ -117,7 +117,7 @@ FIXED = (r"(freqs|phases)$",)
 
 
 def resample(x: jax.Array, mode: str) -> jax.Array:
-    """ "keep", "down" (2x2 mean) or "up" (nearest) by 2: the [1, 1] filter of the paper's networks."""
+    """Mode "keep", "down" (2x2 mean) or "up" (nearest) by 2: the paper's [1, 1] filter."""
     b, h, w, c = x.shape
     if mode == "down":
         return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
@@ -128,7 +128,7 @@ def resample(x: jax.Array, mode: str) -> jax.Array:
 
 
 def project(params):
-    """Forced weight normalisation: every `w` back to unit magnitude, the rest as it is (Sec. 2.3)."""
+    """Forced weight normalisation: every `w` back to unit magnitude, the rest kept (Sec. 2.3)."""
     return trees.map_named(lambda n, x: normalize_weight(x) if _is_weight(n) else x, params)
 
 

@@ -1,6 +1,6 @@
-"""EDM2 loss: denoising score matching weighed by a learned uncertainty (arXiv:2312.02696, Eq. 14-21).
+"""EDM2 loss: denoising score matching weighed by learned uncertainty (arXiv:2312.02696, Eq. 14-21).
 
-    L = sum_pixels  lambda(sigma) / e^u(sigma) |D(y + n; sigma) - y|^2 + u(sigma),  n ~ N(0, sigma^2)
+    L = sum_pixels  lambda(sigma) / e^u(sigma) |D(y + n; sigma) - y|^2 + u(sigma),  n ~ N(0, s^2 I)
 
 The weight of every noise level is balanced by u, which tends to the log of the level's loss.
 """

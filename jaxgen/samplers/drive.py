@@ -1,7 +1,7 @@
 """The sampling loop: any step over any grid in one `lax.scan` (arXiv:2206.00364, Alg. 1).
 
-Every image has a key of its own, from which its initial noise and any later noise are drawn: image 17
-is image 17 whatever the batch, the order and the number of devices.
+Every image has a key of its own, from which its initial noise and any later noise are drawn: image
+17 is image 17 whatever the batch, the order and the number of devices.
 """
 
 import jax
@@ -35,7 +35,7 @@ def run(
     cond: Cond = None,
     keys: jax.Array | None = None,
 ) -> jax.Array:
-    """`step` along sigmas (n + 1,) from x at level sigmas[0]; keys (b,) for steps that need noise."""
+    """`step` along sigmas (n + 1,) from x at sigmas[0]; keys (b,) for steps that need noise."""
     sigmas = jnp.asarray(sigmas, x.dtype)
 
     def body(x: jax.Array, levels: tuple[jax.Array, jax.Array, jax.Array]):

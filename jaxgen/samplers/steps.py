@@ -1,4 +1,4 @@
-"""Steps of the probability-flow ODE dx/dsigma = (x - D(x; sigma)) / sigma (arXiv:2206.00364, Alg. 1).
+"""Steps of the ODE dx/dsigma = (x - D(x; sigma)) / sigma: Euler, Heun (arXiv:2206.00364, Alg. 1).
 
 A step takes x (b, ...) from level `sigma` to `sigma_next`, both () floats, with keys (b,) for those
 that add noise. `ORDER` is the order of convergence that the conformance test checks.

@@ -77,7 +77,7 @@ def train(
     batch: int,
     seed: int = 0,
     microbatches: int = 1,
-    every: Every = Every(),  # noqa: B008 - frozen
+    every: Every = Every(),
     keep: int = 2,
     snapshot_dtype: str = "float32",
     max_skips: int = 20,
@@ -91,12 +91,14 @@ def train(
     """Trains all stages and returns (state, images seen).
 
     Args:
-      stages: in order of `until`. data: step -> iterator of global device batches from that step on;
-        it may have `wait_seconds` and `close()`.
+      stages: in order of `until`. data: step -> iterator of global device batches from that step
+        on; it may have `wait_seconds` and `close()`.
       workdir: gets checkpoints/, snapshots/, metrics.jsonl, tensorboard/.
-      batch: global batch in images; a resumed run may change it when the images seen are a multiple.
-      keep: checkpoints kept. snapshot_dtype: float32 or float16. max_skips: non-finite updates in a
-        row that are tolerated. meta: JSON saved with every checkpoint and snapshot.
+      batch: global batch in images; a resumed run may change it when the images seen are a
+        multiple.
+      keep: checkpoints kept. snapshot_dtype: float32 or float16. max_skips: non-finite
+        updates in a row that are tolerated.
+      meta: JSON saved with every checkpoint and snapshot.
       fresh_snapshots: set aside snapshots that lie after the point of resuming (the configuration
         has changed, so they belong to another run).
     Raises:
@@ -225,13 +227,13 @@ class _Run:
                 if due(controller.every, before, nimg):
                     shardings = jax.tree.map(lambda x: x.sharding, state)
                     state = meshes.place(controller.fn(state, nimg), shardings)
-            if due(self.every.snapshot, before, nimg) or (last and self.every.snapshot):
-                if self.plan.averages:
-                    self._check(state, saved)
-                    stall = snapshot.save(
-                        self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
-                    )
-                    self._report(nimg, {"time/snapshot_stall": stall})
+            wanted = due(self.every.snapshot, before, nimg) or (last and self.every.snapshot)
+            if wanted and self.plan.averages:
+                self._check(state, saved)
+                stall = snapshot.save(
+                    self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
+                )
+                self._report(nimg, {"time/snapshot_stall": stall})
             if due(self.every.checkpoint, before, nimg) or last or asked:
                 self._check(state, saved)
                 stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})

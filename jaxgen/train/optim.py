@@ -62,8 +62,8 @@ def lazy_adam(
 ) -> optax.GradientTransformationExtraArgs:
     """Adam shared by a main phase and a regulariser done every `every` steps.
 
-    With c = every / (every + 1): learning rate c lr, betas b^c, as if the regulariser's gradient were
-    part of the main one (arXiv:1912.04958, App. B). every <= 1 leaves Adam as it is.
+    With c = every / (every + 1): learning rate c lr, betas b^c, as if the regulariser's gradient
+    were part of the main one (arXiv:1912.04958, App. B). every <= 1 leaves Adam as it is.
     """
     c = every / (every + 1) if every > 1 else 1.0
     return adam(learning_rate * c, b1=b1**c, b2=b2**c, eps=eps)

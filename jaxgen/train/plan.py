@@ -61,10 +61,10 @@ Loss = Callable[[Mapping[str, Tree], Batch, jax.Array, Context], tuple[jax.Array
 class Player:
     """One trained network.
 
-    init: `key -> params`. optimizer: any optax chain; its update is given `nimg` (images seen before
-    the step) as an extra argument. project: a map applied to the params after each of its updates
-    (EDM2's forced weight normalisation). fixed: regexes of leaves that are neither trained nor
-    averaged (random Fourier features); they are copied.
+    init: `key -> params`. optimizer: any optax chain; its update is given `nimg` (images seen
+    before the step) as an extra argument. project: a map applied to the params after each of its
+    updates (EDM2's forced weight normalisation). fixed: regexes of leaves that are neither trained
+    nor averaged (random Fourier features); they are copied.
     """
 
     init: Callable[[jax.Array], Tree]
@@ -75,7 +75,7 @@ class Player:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One gradient update, done on steps 0, every, 2 every, ...; a lazy regulariser has every=16."""
+    """One gradient update on steps 0, every, 2 every, ...; a lazy regulariser has every=16."""
 
     name: str
     trains: tuple[str, ...]
@@ -87,10 +87,11 @@ class Phase:
 class Sample:
     """How a plan makes images from averaged params.
 
-    fn(params, keys (n,), batch, frozen, **options) -> {"image": (n, h, w, c) in [-1, 1], ...}: other
-    entries (a restorer's "input" and "target", say) are shown beside it. `batch` holds the entries of
-    `needs`: "label" (n, k) one-hot or condition vectors, "image" (n, h, w, c) uint8 of held-out data.
-    players: those whose averages fn reads. options: name -> default value of the keyword arguments.
+    fn(params, keys (n,), batch, frozen, **options) -> {"image": (n, h, w, c) in [-1, 1], ...}:
+    other entries (a restorer's "input" and "target", say) are shown beside it. `batch` holds the
+    entries of `needs`: "label" (n, k) one-hot or condition vectors, "image" (n, h, w, c) uint8 of
+    held-out data. players: those whose averages fn reads. options: name -> default value of the
+    keyword arguments.
     """
 
     fn: Callable[..., Mapping[str, jax.Array]]

@@ -42,7 +42,7 @@ def _cast(plan: Plan, player: str, tree: Tree, dtype: str) -> Tree:
 def save(
     store: Store, plan: Plan, state: TrainState, nimg: int, dtype: str, meta: Mapping
 ) -> float:
-    """Starts saving all tracked averages; returns the seconds held up. dtype: float32 or float16."""
+    """Starts saving all tracked averages in float32 or float16; returns the seconds held up."""
     items = {
         _item(player, profile): _cast(plan, player, tree, dtype)
         for profile, players in state.averages.items()

@@ -20,9 +20,9 @@ Tree = Any
 class TrainState:
     """What a checkpoint holds.
 
-    step: () int32, steps done. params: player -> float32 tree. opt: player -> optax state. stats: the
-    plan's statistics and controllers. averages: profile -> player -> tree. guard: phase -> counts of
-    updates skipped because a gradient was not finite (total, in_a_row, longest).
+    step: () int32, steps done. params: player -> float32 tree. opt: player -> optax state. stats:
+    the plan's statistics and controllers. averages: profile -> player -> tree. guard: phase ->
+    counts of updates skipped because a gradient was not finite (total, in_a_row, longest).
     """
 
     step: jax.Array

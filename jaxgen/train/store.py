@@ -137,7 +137,7 @@ class Store:
         return time.perf_counter() - start
 
     def wait(self) -> None:
-        """Returns when the last save and its checksums are on disk; raises SaveError if they aren't."""
+        """Returns when the last save and its checksums are on disk, or raises SaveError."""
         if self._pending is None:
             return
         number, thread = self._pending
@@ -252,7 +252,7 @@ class Store:
         """One item of an entry, with the shapes, dtypes and shardings of `target`.
 
         Raises:
-          DamagedError: naming the files. ValueError: listing missing, unexpected and misshapen arrays.
+          DamagedError: naming the files. ValueError: listing missing, unexpected, misshapen ones.
         """
         self._check(number, item)
         saved = self.meta(number)["arrays"]

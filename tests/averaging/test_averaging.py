@@ -95,7 +95,7 @@ def test_posthoc_of_a_stored_snapshot_is_that_snapshot():
 
 @pytest.mark.parametrize("length, tolerance", [(0.04, 0.03), (0.07, 0.01), (0.15, 0.02)])
 def test_posthoc_matches_direct_tracking(length, tolerance, capsys):
-    """A drifting random walk: rebuilt against tracked all along, relative to the raw weights' gap."""
+    """A drifting random walk: rebuilt against tracked, relative to the raw weights' distance."""
     gen = np.random.default_rng(1)
     thetas = jnp.asarray(np.cumsum(gen.normal(size=(1600, 16)) + 0.01, 0), jnp.float32)
     trackers = [Power(0.05), Power(0.10)]
@@ -139,7 +139,7 @@ def test_half_precision_snapshots_are_accumulated_in_float32():
 
 
 def test_too_few_snapshots_says_how_to_get_more():
-    with pytest.raises(ValueError, match="at least two snapshots, got 1.*snapshot_every"):
+    with pytest.raises(ValueError, match=r"at least two snapshots, got 1.*snapshot_every"):
         posthoc.solve([100], [0.05], 100, 0.1)
 
 

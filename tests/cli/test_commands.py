@@ -126,12 +126,27 @@ def test_evaluate_names_everything(run, capsys):
     "args, text",
     [
         (["trian"], "no command 'trian'. Did you mean 'train'?"),
-        (["train", "--workdir", "x", "--config", "configs/no.py"], "there is no file configs/no.py"),
-        (["train", "--workdir", "x", "--config", CONFIG, "--config.bach=3"], 'Did you mean "batch"'),
+        (
+            ["train", "--workdir", "x", "--config", "configs/no.py"],
+            "there is no file configs/no.py",
+        ),
+        (
+            ["train", "--workdir", "x", "--config", CONFIG, "--config.bach=3"],
+            'Did you mean "batch"',
+        ),
         (["train", "--workdir", "x", "--config", CONFIG, "--config.batch=ten"], "ten"),
-        (["train", "--workdir", "x", "--config", CONFIG + ",deep"], "unknown config argument 'deep'"),
-        (["train", "--workdir", "x", "--config", CONFIG, "--config.batch=12"], "multiple of devices"),
-        (["train", "--workdir", "x", "--config", CONFIG, "--config.recipe=edm3"], "did you mean 'edm2'"),
+        (
+            ["train", "--workdir", "x", "--config", CONFIG + ",deep"],
+            "unknown config argument 'deep'",
+        ),
+        (
+            ["train", "--workdir", "x", "--config", CONFIG, "--config.batch=12"],
+            "multiple of devices",
+        ),
+        (
+            ["train", "--workdir", "x", "--config", CONFIG, "--config.recipe=edm3"],
+            "did you mean 'edm2'",
+        ),
         (["sample", "--workdir", "nowhere", "--out", "x.png"], "nowhere holds no run"),
         (["average", "--workdir", "x", "--lengths", "1:2"], "expected numbers like 0.05,0.1"),
     ],

@@ -17,24 +17,24 @@ from jaxgen.objectives import edm2 as objective
 from jaxgen.samplers import drive, grids, steps
 
 CASES = {
-    "edm2_unet_latent16": dict(
-        channels=4,
-        model_channels=16,
-        channel_mult=(1, 2),
-        num_blocks=1,
-        attn_resolutions=(8,),
-        label_dim=5,
-        channels_per_head=16,
-    ),
-    "edm2_unet_pixel32": dict(
-        channels=3,
-        model_channels=16,
-        channel_mult=(1, 1, 2),
-        num_blocks=1,
-        attn_resolutions=(16, 8),
-        label_dim=10,
-        channels_per_head=8,
-    ),
+    "edm2_unet_latent16": {
+        "channels": 4,
+        "model_channels": 16,
+        "channel_mult": (1, 2),
+        "num_blocks": 1,
+        "attn_resolutions": (8,),
+        "label_dim": 5,
+        "channels_per_head": 16,
+    },
+    "edm2_unet_pixel32": {
+        "channels": 3,
+        "model_channels": 16,
+        "channel_mult": (1, 1, 2),
+        "num_blocks": 1,
+        "attn_resolutions": (16, 8),
+        "label_dim": 10,
+        "channels_per_head": 8,
+    },
 }
 RENAMES = (
     (r"^unet\.(enc|dec)\.(\d+)x\d+_", r"\1_\2_"),
@@ -149,7 +149,7 @@ def test_loss_and_gradients(ref):
 
     value, grads = jax.jit(jax.value_and_grad(mean_loss, argnums=(0, 1)))(params, head)
     assert float(value) == pytest.approx(float(z["loss/scalar"]), rel=1e-5)
-    flat = trees.leaves(grads[0]) | {f"uncertainty/{n}": g for n, g in trees.leaves(grads[1]).items()}
+    flat = trees.leaves({**grads[0], "uncertainty": grads[1]})
     checked = 0
     for name, row in zip(z["loss/gradstats_names"], z["loss/gradstats"]):
         got = flat[rename(str(name))]
@@ -169,7 +169,7 @@ def test_six_level_heun(ref):
     x = nhwc(z["sample/latents"]) * float(grid[0])
     run = jax.jit(lambda x: drive.run(steps.heun, ref.denoise(ref.params), x, grid, cond))
     got, want = np.asarray(run(x)), np.asarray(nhwc(z["sample/heun6_f64"]))
-    # Gap to the reference's float64 state: rms 4e-5, worst of 6144 pixels 2.1e-4 (pixel32). It stays
-    # the same with a float64 state here, so it is the float32 network, amplified by 11 evaluations.
+    # Gap to the reference's float64 state: rms 4e-5, worst of 6144 pixels 2.1e-4 (pixel32). It
+    # stays with a float64 state here, so it is the float32 network, amplified by 11 evaluations.
     assert np.sqrt(np.mean((got - want) ** 2)) < 1e-4
     np.testing.assert_allclose(got, want, atol=4e-4)

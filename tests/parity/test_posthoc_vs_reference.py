@@ -10,9 +10,7 @@ def test_tables(goldens):
     z = np.load(goldens / "diffusion/phema_tables.npz")
     got = [power.gamma(s) for s in z["std_to_exp/std"]]
     np.testing.assert_allclose(got, z["std_to_exp/exp"], rtol=1e-9)
-    np.testing.assert_allclose(
-        power.sigma_rel(z["exp_to_std/exp"]), z["exp_to_std/std"], rtol=1e-9
-    )
+    np.testing.assert_allclose(power.sigma_rel(z["exp_to_std/exp"]), z["exp_to_std/std"], rtol=1e-9)
     for key in (k for k in z.files if k.startswith("beta/std")):
         g = power.gamma(float(key[8:]))
         got = (1 - z["beta/t_delta"] / z["beta/t_next"]) ** (g + 1)

@@ -89,7 +89,11 @@ def main(argv=None):
         return 2
     if jax.process_count() == 1:
         flat = trees.leaves(dataclasses.asdict(jax.device_get(state)))
-        np.savez(Path(args.workdir) / "final.npz", nimg=nimg, **{k.replace("/", "."): v for k, v in flat.items()})
+        np.savez(
+            Path(args.workdir) / "final.npz",
+            nimg=nimg,
+            **{k.replace("/", "."): v for k, v in flat.items()},
+        )
     print("done", nimg, flush=True)
     return 0
 

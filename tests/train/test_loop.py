@@ -276,9 +276,9 @@ def test_posthoc_from_a_run_matches_direct_tracking(tmp_path, capsys):
 
 def test_wrong_averages_are_explained(tmp_path):
     plan = gan_plan()
-    with store.Store(tmp_path / "none") as s:
-        with pytest.raises(ValueError, match=r"no snapshots in .*; train first"):
-            snapshot.load(s, plan, averages_of(plan), 0.1)
+    none = store.Store(tmp_path / "none")
+    with none, pytest.raises(ValueError, match=r"no snapshots in .*; train first"):
+        snapshot.load(none, plan, averages_of(plan), 0.1)
     train(tmp_path, 320, plan=plan)
     with store.Store(tmp_path / "snapshots") as s:
         with pytest.raises(ValueError, match=r"no average 'powr'; tracked are \['halflife_1000', "):
@@ -293,7 +293,9 @@ def test_wrong_averages_are_explained(tmp_path):
         wrong = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((*x.shape, 2), x.dtype), averages_of(plan)["generator"]
         )
-        with pytest.raises(ValueError, match=r"arrays of other shapes: layer0.b: expected \[16, 2\]"):
+        with pytest.raises(
+            ValueError, match=r"arrays of other shapes: layer0.b: expected \[16, 2\]"
+        ):
             s.restore(320, "generator.power_0.100", wrong)
 
 

@@ -224,7 +224,9 @@ def test_controllers_and_frozen_weights():
         regression_plan(loss),
         frozen={"teacher": mlp_init((X, 16, 1))(jax.random.key(5))},
         stats={"p": jnp.float32(0.5)},
-        controllers=(lambda stats, metrics: {**stats, "p": stats["p"] + metrics["fit/loss"] * 0 + 1},),
+        controllers=(
+            lambda stats, metrics: {**stats, "p": stats["p"] + metrics["fit/loss"] * 0 + 1},
+        ),
     )
     state, history = run(plan, 30)
     assert state.stats["p"] == 30.5
@@ -233,7 +235,9 @@ def test_controllers_and_frozen_weights():
 
 def test_wrong_losses_are_explained():
     mean = regression_plan(lambda p, b, k, c: (jnp.float32(1.0), Aux()))
-    with pytest.raises(ValueError, match=r"phase 'fit' must return one value an example, shape \(16"):
+    with pytest.raises(
+        ValueError, match=r"phase 'fit' must return one value an example, shape \(16"
+    ):
         run(mean, 1)
     stats = regression_plan(lambda p, b, k, c: (b["image"][:, 0], Aux({}, {"x": 1.0})))
     with pytest.raises(ValueError, match=r"reports stats \['x'\] that the plan does not hold"):
@@ -241,7 +245,9 @@ def test_wrong_losses_are_explained():
 
 
 def test_wrong_plans_and_batches_are_explained():
-    with pytest.raises(ValueError, match="config.batch must be a multiple of devices x microbatches"):
+    with pytest.raises(
+        ValueError, match=r"config\.batch must be a multiple of devices x microbatches"
+    ):
         run(regression_plan(), 1, batch=12, devices=8)
     with pytest.raises(ValueError, match=r"phase 'a' trains \['b'\], but the players are"):
         Plan({"net": None}, [Phase("a", ("b",), None)])
