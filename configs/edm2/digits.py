@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.loss.sigma_data = 0.75  # measured: strokes on black have a larger spread than photographs
 
     c.optimizer = ml_collections.ConfigDict()
-    c.optimizer.ref_lr = 0.01
+    c.optimizer.ref_lr = 0.02
     c.optimizer.ref_images = "40k"  # the learning rate falls as 1/sqrt(images) from here
     c.optimizer.rampup_images = "5k"
     c.optimizer.b1 = 0.9

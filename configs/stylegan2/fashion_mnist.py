@@ -9,52 +9,16 @@ Arguments: debug.
 import ml_collections
 
 from configs import common
+from configs.stylegan2 import digits
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    args = common.parse_arg(arg)
-    c = common.base("stylegan2", "fashion_mnist")
-    c.images = "500k"
-    c.batch = 64
-    c.log_every = "5k"
-    c.checkpoint_every = "50k"
-    c.snapshot_every = "25k"
-
-    c.generator = ml_collections.ConfigDict()
-    c.generator.z_dim = 64
-    c.generator.w_dim = 64
-    c.generator.mapping_layers = 4
-    c.generator.channel_base = 1024  # channels of a block of size r: min(base // r, max)
-    c.generator.channel_max = 64
-    c.generator.use_noise = True
-
-    c.discriminator = ml_collections.ConfigDict()
-    c.discriminator.mapping_layers = 4
-    c.discriminator.channel_base = 1024
-    c.discriminator.channel_max = 64
-    c.discriminator.group_size = 8  # of the minibatch standard deviation
-
-    c.loss = ml_collections.ConfigDict()
-    c.loss.r1_gamma = 1.0
-    c.loss.r1_every = 16  # steps; 0 leaves the phase out
-    c.loss.path_weight = 2.0
-    c.loss.path_decay = 0.01
-    c.loss.path_every = 0
-    c.loss.w_avg_decay = 0.995
-
-    c.optimizer = ml_collections.ConfigDict()
-    c.optimizer.g_lr = 0.002
-    c.optimizer.d_lr = 0.002
-    c.optimizer.b1 = 0.0
-    c.optimizer.b2 = 0.99
-
-    c.sampler = ml_collections.ConfigDict()
-    c.sampler.psi = 1.0  # truncation
-    if args.debug:
-        common.debug(c)
-        c.generator.z_dim = c.generator.w_dim = 8
-        c.generator.channel_max = c.discriminator.channel_max = 8
-        c.discriminator.group_size = 4
-        c.loss.r1_every = 2
-        c.loss.path_every = 4
+    c = digits.get_config(arg)
+    c.data.source = "fashion_mnist"
+    if not common.parse_arg(arg).debug:
+        c.images = "500k"
+        c.log_every = "5k"
+        c.generator.mapping_layers = c.discriminator.mapping_layers = 4
+        c.generator.channel_base = c.discriminator.channel_base = 1024
+        c.loss.r1_gamma = 1.0
     return c

@@ -1,0 +1,67 @@
+"""Each lineage learns: real commands, real digits, a fixed seed, loss and metric far beyond noise."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxgen.train import writer
+
+# config, images to train, overrides; loss, its largest share that may be left; metric and its test.
+CASES = {
+    "edm2": (
+        "configs/edm2/digits.py",
+        "16k",
+        ["--config.model.model_channels=8", "--config.model.channels_per_head=8"],
+        ("score/mse", 0.75),
+    ),
+    "stylegan2": ("configs/stylegan2/digits.py", "16k", [], None),
+    "noise2noise": ("configs/noise2noise/digits.py", "16k", [], ("denoise/loss", 0.8)),
+}
+
+
+def jaxgen(*args, cwd):
+    environment = {**os.environ, "XLA_FLAGS": "", "JAXGEN_TRACEBACK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxgen", *map(str, args)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_learns(name, tmp_path, request, capsys):
+    config, images, overrides, loss = CASES[name]
+    root = request.config.rootpath
+    common = ["--config.images=" + images, "--config.snapshot_every=1k", "--config.log_every=1k"]
+    jaxgen(
+        "train", "--config", config, "--workdir", tmp_path, "--no_progress", *common, *overrides,
+        cwd=root,
+    )  # fmt: skip
+    records = [r for r in writer.read(tmp_path / "metrics.jsonl") if "time/seconds" in r]
+    numbers = sorted(int(p.name) for p in (tmp_path / "snapshots").iterdir() if p.name.isdigit())
+    scores = []
+    for nimg in (numbers[0], numbers[-1]):
+        out = tmp_path / f"{nimg}.json"
+        jaxgen(
+            "evaluate", "--workdir", tmp_path, "--num", 300, "--nimg", nimg, "--out", out, cwd=root
+        )
+        scores.append(json.loads(out.read_text())["scores"])
+    before, after = scores
+    with capsys.disabled():
+        print(f"\n{name}: {before} -> {after}")
+    if loss:
+        key, share = loss
+        assert records[-1][key] < share * records[0][key]
+    if name == "noise2noise":
+        assert after["psnr"] > after["psnr_input"] + 1.0 and after["psnr"] > before["psnr"] + 1.0
+    else:
+        assert after["frechet@digits-classifier"] < 0.5 * before["frechet@digits-classifier"]
+        assert after["kernel@digits-classifier"] < 0.5 * before["kernel@digits-classifier"]
