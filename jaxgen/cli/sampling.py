@@ -102,7 +102,7 @@ def picture(images: Mapping[str, np.ndarray], columns: int | None = None) -> np.
     """A grid uint8 (h, w, c); tiles of several named images (input, image, target) side by side."""
     order = [n for n in ("input", "image", "target") if n in images] or list(images)
     tiles = np.concatenate([units.to_uint8(images[n]) for n in order], axis=2)
-    return pictures.grid(tiles, columns)
+    return pictures.grid(tiles, columns, scale=max(1, 64 // tiles.shape[1]))
 
 
 def grid_of(

@@ -111,6 +111,8 @@ def _load_at(
 
     end = max(numbers)
     metas = {n: intact(n, store.meta) for n in numbers}
+    # A run of growing stages has snapshots of other shapes, which say nothing about these weights.
+    metas = {n: m for n, m in metas.items() if m["arrays"] == metas[end]["arrays"]}
     tracked = sorted({a.split(".", 1)[1] for a in metas[end]["arrays"]})
     power_name = lambda s: f"power_{s:.3f}"  # also of lengths that no power function can have
     name = average if isinstance(average, str) else power_name(average)

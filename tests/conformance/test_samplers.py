@@ -1,4 +1,4 @@
-"""Every solver on data whose denoiser is known exactly: its order, the moments, reference values."""
+"""Every solver on data whose denoiser is known exactly: order, moments, reference values."""
 
 import jax
 import jax.numpy as jnp

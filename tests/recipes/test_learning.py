@@ -1,4 +1,4 @@
-"""Each lineage learns: real commands, real digits, a fixed seed, loss and metric far beyond noise."""
+"""Each lineage learns: real commands, real digits, a fixed seed, metrics far beyond noise."""
 
 import json
 import os

@@ -1,0 +1,118 @@
+"""Every config: loads, says its claim and command, builds its plan, takes a step at debug size."""
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgen import recipes
+from jaxgen.cli import common
+from jaxgen.common import mesh as meshes
+from jaxgen.common import units
+from jaxgen.train import state as states
+from jaxgen.train import step as steps
+from jaxgen.train.plan import Plan, Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(p for p in (ROOT / "configs").glob("*/*.py") if p.name != "__init__.py")
+FACTS = {  # of the sources that configs name, so that no data is needed here
+    "digits": ((8, 8, 1), "class", 10, 1200),
+    "mnist": ((28, 28, 1), "class", 10, 60_000),
+    "fashion_mnist": ((28, 28, 1), "class", 10, 60_000),
+    "cifar10": ((32, 32, 3), "class", 10, 50_000),
+}
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+name_of = lambda path: path.relative_to(ROOT).as_posix()
+
+
+def facts_of(config):
+    source = config.data.source
+    assert source in FACTS, f"write the facts of the data source {source!r} into FACTS of this test"
+    shape, kind, dim, length = FACTS[source]
+    return {
+        "name": source,
+        "shape": shape,
+        "label_kind": kind,
+        "label_dim": dim,
+        "length": length,
+        "class_names": None,
+    }
+
+
+def stages_of(config):
+    built = recipes.build(config, facts_of(config))
+    return [Stage(built, units.images(config.images))] if isinstance(built, Plan) else built
+
+
+def random_batch(config):
+    """A batch of random images and labels, as the pipeline yields it."""
+    facts, rng, n = facts_of(config), np.random.default_rng(0), config.batch
+    labels = rng.integers(facts["label_dim"], size=n).astype(np.int32)
+    images = rng.integers(0, 256, (n, *facts["shape"])).astype(np.uint8)
+    return {"image": images, "label": labels, "index": np.arange(n, dtype=np.int32)}
+
+
+def random_state(plan, mesh):
+    """A state of small random weights: initialising for real compiles for much longer."""
+    rng, like = np.random.default_rng(0), states.abstract(plan, mesh)
+    put = lambda values: jax.tree.map(lambda v, x: jax.device_put(v, x.sharding), values, like)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like.params)
+    return put(dataclasses.replace(zeros, params=params, stats=dict(plan.stats)))
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_the_docstring_has_claim_and_command(path):
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert re.search(r"^Claim: \w", doc, re.MULTILINE), "say what the run is to show: 'Claim: ...'"
+    run = re.search(r"^Run: jaxgen train --config (\S+) --workdir \S+", doc, re.MULTILINE)
+    assert run, "give the command: 'Run: jaxgen train --config ... --workdir ...'"
+    assert run[1].partition(":")[0] == name_of(path), "the command names another config"
+    assert re.search(r"^Arguments: .*\bdebug\b", doc, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_the_full_config_makes_a_state(path):
+    """Shapes only: at full size, without memory."""
+    config = common.load_config(str(path), [])
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    for key in ("images", "log_every", "checkpoint_every", "snapshot_every", "sample_every"):
+        units.images(config[key])
+    stages = stages_of(config)
+    assert [s.until for s in stages] == sorted(s.until for s in stages)
+    for stage in stages:
+        state = states.abstract(stage.plan, mesh)
+        assert set(state.averages) == set(stage.plan.averages)
+        assert not units.images(config.snapshot_every) or stage.plan.averages, "nothing to snapshot"
+        assert stage.plan.sample is None or set(stage.plan.sample.players) <= set(state.params)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_one_step_at_debug_size(path):
+    config = common.load_config(f"{path}:debug", [])
+    config.dtype = "float32"
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    for stage in stages_of(config):
+        plan = stage.plan
+        state = random_state(plan, mesh)
+        step = steps.jit_step(plan, state, batch=config.batch, mesh=mesh)
+        data = meshes.put_batch(random_batch(config), mesh)
+        before = jax.device_get(state.params)
+        key = jax.device_put(jax.random.key(0), meshes.replicated(mesh))
+        args = state, data, steps.put_frozen(plan, mesh), key
+        state, metrics = step.lower(*args).compile(QUICK)(*args)
+        for phase in plan.phases:  # step 0 is a multiple of every `every`
+            for name in ("loss", "grad_norm"):
+                assert np.isfinite(metrics[f"{phase.name}/{name}"]), (phase.name, name)
+            assert metrics[f"{phase.name}/skipped"] == 0
+        for player in {n for p in plan.phases for n in p.trains}:
+            leaves = zip(jax.tree.leaves(before[player]), jax.tree.leaves(state.params[player]))
+            assert all(np.isfinite(new).all() for _, new in leaves), player
