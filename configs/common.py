@@ -22,6 +22,7 @@ def base(recipe: str, source: str) -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.source = source
+    c.data.hflip = False  # mirror every other image at random (score networks)
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices that share the batch; -1 takes all
     c.mesh.fsdp = 1  # devices that share the parameters too

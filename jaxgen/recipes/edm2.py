@@ -9,7 +9,8 @@ import ml_collections
 
 from jaxgen import averaging
 from jaxgen.common import params as parameters
-from jaxgen.common import units
+from jaxgen.common import rng, units
+from jaxgen.data import augmentations
 from jaxgen.networks import edm2
 from jaxgen.noise import precondition
 from jaxgen.objectives import edm2 as objective
@@ -46,10 +47,14 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
 
     def loss(params, batch, key, context):
         rngs = {"dropout": context.key} if model.dropout else {}
+        y = common.images(batch)
+        if config.data.hflip:
+            flip, key = rng.split(key, 2)
+            y = augmentations.hflip(flip, y)
         each, metrics = objective.loss(
             denoiser(params["network"], train=True, rngs=rngs),
             lambda sigma: head.apply({"params": params["uncertainty"]}, jnp.log(sigma) / 4),
-            common.images(batch),
+            y,
             key,
             common.condition(batch, facts),
             P_mean=loss_cfg.P_mean,

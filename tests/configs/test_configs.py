@@ -24,6 +24,7 @@ FACTS = {  # of the sources that configs name, so that no data is needed here
     "mnist": ((28, 28, 1), "class", 10, 60_000),
     "fashion_mnist": ((28, 28, 1), "class", 10, 60_000),
     "cifar10": ((32, 32, 3), "class", 10, 50_000),
+    "folder:photos": ((32, 32, 3), "class", 10, 50_000),
 }
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 name_of = lambda path: path.relative_to(ROOT).as_posix()
