@@ -13,7 +13,7 @@ from pathlib import Path
 from jaxgen.cli import common, evaluate, sampling, train
 from jaxgen.cli.average import table
 
-LENGTHS = (0.05, 0.10, 0.20)
+LENGTHS = (0.03, 0.08, 0.15)
 
 
 def parser() -> common.Parser:

@@ -1,7 +1,7 @@
 """EDM2 on your own images, 32x32 to 64x64, with or without classes; made for one GPU.
 
-Claim: a starting point for a folder or a tfds set, after EDM2-S at 64x64 (arXiv:2312.02696, Table 6)
-with a narrower network.
+Claim: a starting point for a folder or a tfds set, after EDM2 at 64x64 (arXiv:2312.02696) with a
+narrower network.
 Run: jaxgen train --config configs/edm2/images.py:width=64 --workdir runs/mine
          --config.data.source=folder:photos
 Arguments: width (base channels), blocks (per resolution), debug.

@@ -87,7 +87,11 @@ def reachable(
 
 
 def check_length(
-    times: Sequence[float], lengths: Sequence[float], time: float, length: float, tolerance=0.25
+    times: Sequence[float],
+    lengths: Sequence[float],
+    time: float,
+    length: float,
+    tolerance: float = 0.25,
 ) -> Solution:
     """`solve`, refusing a length that these snapshots cannot give.
 

@@ -5,7 +5,9 @@ stored near unit magnitude per output, kept there by `project` after each update
 normalisation), and normalised again in the forward pass so that gradients stay on the sphere.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -88,7 +90,7 @@ class Gain(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def _frequencies(scale: float):
+def _frequencies(scale: float) -> Callable[..., jax.Array]:
     return lambda key, shape: 2 * np.pi * scale * jax.random.normal(key, shape)
 
 
@@ -127,7 +129,7 @@ def resample(x: jax.Array, mode: str) -> jax.Array:
     return x
 
 
-def project(params):
+def project(params: Any) -> Any:
     """Forced weight normalisation: every `w` back to unit magnitude, the rest kept (Sec. 2.3)."""
     return trees.map_named(lambda n, x: normalize_weight(x) if _is_weight(n) else x, params)
 

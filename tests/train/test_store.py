@@ -1,0 +1,150 @@
+"""Stores and snapshots: damage is found, nothing is mixed up, mistakes are explained."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import averages_of, ramp_plan, train
+from toys import gan_plan
+
+from jaxgen import averaging
+from jaxgen.common import mesh as meshes
+from jaxgen.common import trees
+from jaxgen.train import loop, snapshot, store, writer
+from jaxgen.train.plan import Stage
+
+
+def flip(folder):
+    """Eight bytes in the middle of the largest data file."""
+    path = max((p for p in folder.rglob("d/*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(b ^ 0xFF for b in content[middle : middle + 8])
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path):
+    whole, _ = train(tmp_path / "whole", plan=ramp_plan())
+    tmp_path = tmp_path / "damaged"
+    train(tmp_path, 800, plan=ramp_plan())
+    path = flip(tmp_path / "checkpoints/800")
+    lines = []
+    state, _ = train(tmp_path, plan=ramp_plan(), lines=lines)
+    text = "\n".join(lines)
+    assert f"damaged: {path} differs from its checksum" in text
+    assert "resuming at 640 images" in text
+    assert (tmp_path / "damaged/checkpoints-800").is_dir()
+    got, want = trees.leaves(state.params), trees.leaves(whole.params)
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated"])
+def test_other_damage_is_found(tmp_path, how):
+    train(tmp_path, 320)
+    path = flip(tmp_path / "checkpoints/320")
+    path.unlink() if how == "missing" else path.write_bytes(path.read_bytes()[:-9])
+    with store.Store(tmp_path / "checkpoints", log=lambda text: None) as s:
+        assert s.newest() == 160
+
+
+def test_snapshots_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+    plan = gan_plan()
+    state, _ = train(tmp_path, plan=plan, keep=1)
+    lines = []
+    with store.Store(tmp_path / "snapshots", log=lines.append) as s:
+        assert s.numbers() == [320, 640, 960, 1280, 1600]
+        newest = snapshot.load(s, plan, averages_of(plan), 0.1)
+        assert newest.facts["nimg"] == 1600 and "tracked" in str(newest)
+        for name, x in trees.leaves(state.averages["power_0.100"]["generator"]).items():
+            np.testing.assert_array_equal(trees.leaves(newest.params["generator"])[name], x)
+        assert set(newest.params) == {"generator"}
+    path = flip(tmp_path / "snapshots/1600/generator.power_0.100")
+    with store.Store(tmp_path / "snapshots", log=lines.append) as s:
+        before = snapshot.load(s, plan, averages_of(plan), 0.1)
+        assert before.facts["nimg"] == 1280
+        assert str(path) in "\n".join(lines) and "going on without it" in lines[-1]
+        rebuilt = snapshot.load(s, plan, averages_of(plan), 0.07)
+        assert "post-hoc from 4 snapshots" in str(rebuilt)
+        with pytest.raises(ValueError, match="no undamaged snapshot is left"):
+            snapshot.load(s, plan, averages_of(plan), 0.1, nimg=1600)
+
+
+def test_posthoc_from_a_run_matches_direct_tracking(tmp_path, capsys):
+    """Snapshots of two lengths rebuild a third that was tracked all along."""
+    plan = dataclasses.replace(gan_plan(), averages=averaging.tracks(power=(0.05, 0.10)))
+    direct = dataclasses.replace(gan_plan(), averages=averaging.tracks(power=(0.07,)))
+    raw, _ = train(tmp_path / "a", plan=plan, every=loop.Every(0, 0, 160), snapshot_dtype="float16")
+    want, _ = train(tmp_path / "b", plan=direct, every=loop.Every(0, 0, 1600))
+    with store.Store(tmp_path / "a/snapshots") as s:
+        got = snapshot.load(s, plan, averages_of(plan), 0.07)
+    flat = lambda t: np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)])
+    target = flat(want.averages["power_0.070"]["generator"])
+    error = np.linalg.norm(flat(got.params["generator"]) - target)
+    scale = np.linalg.norm(flat(raw.params["generator"]) - target)
+    with capsys.disabled():
+        print(f"post-hoc 0.07 of a GAN generator, float16 snapshots: error {error / scale:.1e}")
+    assert error < 0.05 * scale
+
+
+def test_wrong_averages_are_explained(tmp_path):
+    plan = gan_plan()
+    none = store.Store(tmp_path / "none")
+    with none, pytest.raises(ValueError, match=r"no snapshots in .*; train first"):
+        snapshot.load(none, plan, averages_of(plan), 0.1)
+    train(tmp_path, 320, plan=plan)
+    with store.Store(tmp_path / "snapshots") as s:
+        with pytest.raises(ValueError, match=r"no average 'powr'; tracked are \['halflife_1000', "):
+            snapshot.load(s, plan, averages_of(plan), "powr")
+        with pytest.raises(ValueError, match=r"no snapshot at 17 images; there are \[320\]"):
+            snapshot.load(s, plan, averages_of(plan), 0.1, nimg=17)
+        with pytest.raises(ValueError, match=r"cannot be rebuilt .*reachable here: 0\.0"):
+            snapshot.load(s, plan, averages_of(plan), 0.3)
+        target = {"other": jax.ShapeDtypeStruct((2,), jnp.float32)}
+        with pytest.raises(ValueError, match=r"missing \['other'\], unexpected \['layer0.b'"):
+            s.restore(320, "generator.power_0.100", target)
+        wrong = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*x.shape, 2), x.dtype), averages_of(plan)["generator"]
+        )
+        with pytest.raises(
+            ValueError, match=r"arrays of other shapes: layer0.b: expected \[16, 2\]"
+        ):
+            s.restore(320, "generator.power_0.100", wrong)
+
+
+def test_snapshots_of_an_abandoned_future_are_set_aside(tmp_path):
+    train(tmp_path, 640)
+    for number in (480, 640):
+        (tmp_path / f"checkpoints/{number}").rename(tmp_path / f"gone{number}")
+    lines = []
+    with pytest.raises(ValueError, match="no image"):  # stop before training goes on
+
+        def stop(step):
+            raise ValueError("no image")
+
+        mesh = meshes.make_mesh(devices=jax.devices()[:1])
+        loop.train(
+            [Stage(gan_plan(), 640)], stop, workdir=tmp_path, mesh=mesh, batch=16,
+            fresh_snapshots=True, log=lines.append, progress=False,
+        )  # fmt: skip
+    assert not (tmp_path / "snapshots/320").exists()
+    assert (tmp_path / "abandoned/snapshots-640").is_dir()
+
+
+def test_metrics_keep_what_a_resume_goes_on_from(tmp_path):
+    logs = writer.Writer(tmp_path, tensorboard=False)
+    for nimg in (100, 200, 300):
+        logs.write(nimg, {"loss": nimg / 100, "lazy": float("nan")})
+    logs.close()
+    with (tmp_path / "metrics.jsonl").open("a") as f:
+        f.write('{"nimg": 400, "lo')
+    logs = writer.Writer(tmp_path, nimg=200, tensorboard=False)
+    logs.write(250, {"loss": 9.0})
+    logs.close()
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["nimg"], r["loss"]) for r in lines] == [(100, 1), (200, 2), (250, 9)]
+    assert lines[0]["lazy"] is None
