@@ -205,7 +205,7 @@ class _Run:
         first = next(batches)
         step = self._compile(state, first, frozen, key)
         pending: list[dict[str, jax.Array]] = []
-        mark = _Mark.now(nimg, batches)
+        mark = _Mark.now(nimg, batches, self.batch)
         saved = nimg
         while nimg < self.until:
             batch, first = first if first is not None else next(batches), None
@@ -220,7 +220,7 @@ class _Run:
             if last or asked or due(self.every.log, before, nimg):
                 scalars = writer.mean(jax.device_get(pending))
                 scalars |= mark.rates(nimg, batches)
-                mark, pending = _Mark.now(nimg, batches), []
+                mark, pending = _Mark.now(nimg, batches, self.batch), []
                 self._report(nimg, scalars, bar)
                 self._check(state, saved)
             for controller in self.plan.host_controllers:
@@ -304,18 +304,20 @@ class _Mark:
     time: float
     nimg: int
     waited: float
+    batch: int
 
     @classmethod
-    def now(cls, nimg: int, batches: Any) -> "_Mark":
-        return cls(time.perf_counter(), nimg, getattr(batches, "wait_seconds", 0.0))
+    def now(cls, nimg: int, batches: Any, batch: int) -> "_Mark":
+        return cls(time.perf_counter(), nimg, getattr(batches, "wait_seconds", 0.0), batch)
 
     def rates(self, nimg: int, batches: Any) -> dict[str, float]:
         """Images a second, and of each step the seconds in all and waiting for data."""
-        new = _Mark.now(nimg, batches)
+        new = _Mark.now(nimg, batches, self.batch)
         seconds, images = max(new.time - self.time, 1e-9), nimg - self.nimg
         return {
             "time/images_per_second": images / seconds,
             "time/seconds": seconds,
+            "time/step": seconds * self.batch / max(images, 1),
             "time/data_wait": new.waited - self.waited,
         }
 

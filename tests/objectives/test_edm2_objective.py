@@ -120,3 +120,24 @@ def test_wrong_conditions_and_sizes_are_explained(network):
         call(x, {"label": jnp.zeros(2)})
     with pytest.raises(ValueError, match="divisible by 2, got 7 x 7"):
         call(jnp.zeros((2, 7, 7, 3)), None)
+
+
+def test_bfloat16_compute_keeps_float32_parameters_gradients_and_outputs(network):
+    net, params = network
+    params = jax.tree.map(lambda x: x + 0.5 if x.ndim == 0 else x, params)
+    half = net.clone(dtype=jnp.bfloat16)
+    y = SD * jax.random.normal(jax.random.key(1), (8, 8, 8, 3))
+    eps = jax.random.normal(jax.random.key(2), y.shape)
+    sigma, cond = jnp.linspace(0.1, 2, 8), {"label": jnp.eye(4)[jnp.arange(8) % 4]}
+
+    def mean(params, net):
+        raw = lambda x, c, cond: net.apply({"params": params}, x, c, cond)
+        denoise = precondition.edm(raw, SD)
+        return objective.loss_at(denoise, lambda s: 0 * s, y, sigma, eps, cond, SD)[0].mean()
+
+    value = jax.jit(jax.value_and_grad(mean), static_argnums=1)
+    (a, ga), (b, gb) = value(params, net), value(params, half)
+    assert b.dtype == jnp.float32 and all(g.dtype == jnp.float32 for g in jax.tree.leaves(gb))
+    assert float(b) == pytest.approx(float(a), rel=0.02) and float(a) != float(b)
+    flat = lambda t: np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)])
+    assert np.linalg.norm(flat(gb) - flat(ga)) < 0.05 * np.linalg.norm(flat(ga))
