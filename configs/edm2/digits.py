@@ -3,6 +3,7 @@
 Claim: the whole main job (score network, snapshots, EMA length chosen afterwards, samples, metrics)
 runs in minutes on two CPU cores.
 Run: jaxgen train --config configs/edm2/digits.py --workdir runs/digits
+Expected: frechet@digits-classifier about 0.6 (597 samples; real test images 0.44, noise 30).
 Arguments: debug.
 """
 

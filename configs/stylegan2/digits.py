@@ -1,8 +1,8 @@
 """StyleGAN2 on the 8x8 digits that ship with scikit-learn, class-conditional.
 
-Claim: a plan of two players with a lazy regulariser learns digits in about a minute on two cores.
+Claim: a plan of two players with a lazy regulariser learns digits in minutes on two cores.
 Run: jaxgen train --config configs/stylegan2/digits.py --workdir runs/gan-digits
-Expected: after 64k images every class is recognisable in a class-ordered grid.
+Expected: frechet@digits-classifier about 1.5 (597 samples; real test images 0.44, noise 30).
 Arguments: debug.
 """
 
@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     args = common.parse_arg(arg)
     c = common.base("stylegan2", "digits")
     c.images = "150k"
-    c.batch = 64
+    c.batch = 32
     c.log_every = "10k"
     c.checkpoint_every = "50k"
     c.snapshot_every = "25k"
@@ -43,8 +43,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.loss.w_avg_decay = 0.995
 
     c.optimizer = ml_collections.ConfigDict()
-    c.optimizer.g_lr = 0.002
-    c.optimizer.d_lr = 0.002
+    c.optimizer.g_lr = 0.0025
+    c.optimizer.d_lr = 0.0025
     c.optimizer.b1 = 0.0
     c.optimizer.b2 = 0.99
 
