@@ -212,7 +212,7 @@ def jit_step(
     meshes.check_batch(batch, mesh, microbatches)
     shardings = jax.tree.map(lambda x: x.sharding, state)
     whole = meshes.replicated(mesh)
-    frozen = jax.tree.map(lambda x: x.sharding, put_frozen(plan, mesh))
+    frozen = meshes.tree_shardings(dict(plan.frozen), mesh)
     return jax.jit(
         make_step(plan, batch=batch, microbatches=microbatches, mesh=mesh),
         in_shardings=(shardings, meshes.batch_sharding(mesh), frozen, whole),

@@ -100,10 +100,14 @@ class Store:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
+        try:
             self.wait()
-        self._failed.set()
-        self._manager.close()
+        except SaveError:
+            if kind is None:  # else the exception on its way says more
+                raise
+        finally:
+            self._failed.set()
+            self._manager.close()
 
     def numbers(self) -> list[int]:
         """The committed entries, in order."""
