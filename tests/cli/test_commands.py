@@ -53,7 +53,7 @@ def test_the_same_command_finds_the_finished_run(run, capsys):
 def test_another_config_is_refused_with_the_keys(run, capsys):
     args = ["train", "--config", CONFIG, "--workdir", run, "--config.optimizer.ref_lr=0.5"]
     text = call(capsys, *args, code=2)
-    assert "optimizer.ref_lr: 0.01 -> 0.5" in text and "--allow_changes" in text
+    assert "optimizer.ref_lr: 0.02 -> 0.5" in text and "--allow_changes" in text
     assert "batch" not in text
 
 
