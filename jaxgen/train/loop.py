@@ -116,7 +116,10 @@ def train(
         late = [n for n in snapshots.numbers() if n > nimg]
         if fresh_snapshots and late:
             snapshots.set_aside(late, "abandoned")
-        logs = writer.Writer(workdir, nimg) if jax.process_index() == 0 else None
+        try:
+            logs = writer.Writer(workdir, nimg) if jax.process_index() == 0 else None
+        except OSError as e:
+            raise checkpoints.failure(f"the logs in {workdir}", e) from e
         try:
             for i in range(index, len(stages)):
                 stage = stages[i]
@@ -280,7 +283,10 @@ class _Run:
 
     def _report(self, nimg: int, scalars: Mapping[str, float], bar: tqdm | None = None) -> None:
         if self.logs and scalars:
-            self.logs.write(nimg, scalars)
+            try:
+                self.logs.write(nimg, scalars)
+            except OSError as e:
+                raise self.checkpoints.failure(f"{self.logs.path}", e) from e
         if bar is not None:
             losses = {n: f"{v:.3g}" for n, v in scalars.items() if n.endswith("/loss")}
             if losses:

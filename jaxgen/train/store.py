@@ -100,14 +100,18 @@ class Store:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        error = None
         try:
             self.wait()
-        except SaveError:
-            if kind is None:  # else the exception on its way says more
-                raise
-        finally:
-            self._failed.set()
+        except SaveError as e:
+            error = e
+        self._failed.set()
+        try:
             self._manager.close()
+        except Exception as e:
+            error = error or self.failure(f"what was pending in {self.folder}", e)
+        if error is not None and kind is None:  # else the exception on its way says more
+            raise error
 
     def numbers(self) -> list[int]:
         """The committed entries, in order."""
@@ -133,7 +137,7 @@ class Store:
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
         except Exception as e:
-            raise self._explain(number, e) from e
+            raise self.failure(f"{self.folder / str(number)}", e, number) from e
         thread = threading.Thread(target=self._write_manifest, args=(number,), daemon=True)
         if jax.process_index() == 0:
             thread.start()
@@ -150,18 +154,19 @@ class Store:
             self._manager.wait_until_finished()
         except Exception as e:
             self._failed.set()
-            raise self._explain(number, e) from e
+            raise self.failure(f"{self.folder / str(number)}", e, number) from e
         if thread.ident is not None:
             thread.join()
 
-    def _explain(self, number: int, e: Exception) -> SaveError:
-        intact = [n for n in self.numbers() if n != number]
+    def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
+        """The error to raise when `what` could not be written; entry `but` is not called intact."""
+        intact = [n for n in self.numbers() if n != but]
         newest = (
             f"the newest intact entry is {intact[-1]}" if intact else "nothing was saved before"
         )
         return SaveError(
-            f"could not save {number} in {self.folder}: {type(e).__name__}: {str(e)[:300]}. Is the "
-            f"disk full or read-only? What is there is untouched ({newest}); make room and run the "
+            f"could not save {what}: {type(e).__name__}: {str(e)[:300]}. Is the disk full or "
+            f"read-only? What is in {self.folder} is untouched ({newest}); make room and run the "
             "same command again to go on from there"
         )
 

@@ -1,5 +1,6 @@
 """Logs of a run: `metrics.jsonl` always, TensorBoard event files beside it (tensorboardX)."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -41,10 +42,12 @@ class Writer:
                 self._board.add_scalar(name, value, nimg)
 
     def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
+        """Closes the files; what a full disk did not take is lost, as was said before."""
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._board:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from jaxgen.train import writer
 CASES = {
     "edm2": (
         "configs/edm2/digits.py",
-        "10k",
+        "16k",
         ["--config.model.model_channels=8", "--config.model.channels_per_head=8"],
         ("score/mse", 0.75),
     ),
