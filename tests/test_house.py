@@ -39,8 +39,7 @@ MAY_IMPORT = {  # docs/architecture.md has the same table
     "samplers": {"noise", "common"},
     "train": {"averaging", "common"},
     "recipes": {*ANY, "train"},
-    "interop": {"networks", "common"},
-    "cli": {"recipes", "train", "samplers", "metrics", "data", "interop", "common"},
+    "cli": {"recipes", "train", "samplers", "metrics", "data", "common"},
 }
 IDEAS = ("networks", "nn", "noise", "objectives", "samplers", "averaging", "metrics")
 PLUMBING = {  # files beside ideas that stand on no paper
