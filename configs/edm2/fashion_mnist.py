@@ -2,6 +2,7 @@
 
 Claim: the plan of the digits runs unchanged at 28x28; clothes are recognisable after a short run.
 Run: jaxgen train --config configs/edm2/fashion_mnist.py --workdir runs/fashion
+Expected: a run of 24k images only gives frechet@fashion-classifier 15.6 (600 samples; real 2.0).
 Arguments: debug.
 """
 

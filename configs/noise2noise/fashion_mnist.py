@@ -3,7 +3,7 @@
 Claim: trained without a clean target, the restorer comes close to the one trained with clean
 targets (`:clean`), and far above the noisy input.
 Run: jaxgen train --config configs/noise2noise/fashion_mnist.py --workdir runs/n2n-fashion
-Expected: not measured yet.
+Expected: a run of 6k images only gives 20.7 dB from 20.2 dB at sigma 25 (EMA 0.10, 200 images).
 Arguments: debug, clean.
 """
 
