@@ -1,105 +1,155 @@
-"""Every solver on data whose denoiser is known exactly: order, moments, reference values."""
+"""Every solver of the registry on data whose denoiser is known exactly: order and moments."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 
 from jaxgen.common import rng
-from jaxgen.samplers import drive, grids, steps
+from jaxgen.samplers import drive, grids, solvers
+from mixtures import Mixture
 
-S = 0.5  # standard deviation of the Gaussian data
+CHURN = {"S_churn": 3.0, "S_min": 0.1, "S_max": 2.0}
+CASES = [  # name, options, order; the defaults' order is checked against the registry
+    ("euler", {}, 1),
+    ("heun", {}, 2),
+    ("edm", {}, 2),
+    ("edm", CHURN, 2),
+    ("generalized", {}, 2),
+    ("generalized", {"solver": "euler", "schedule": "ve", "scaling": "vp"}, 1),
+    ("generalized", {"schedule": "vp", "scaling": "vp"}, 2),
+    ("generalized", {"schedule": "ve", "alpha": 0.5}, 2),
+    ("generalized", {"solver": "euler", "scaling": "vp", **CHURN}, 1),
+    ("ddim", {}, 1),
+    ("ddim", {"eta": 0.5}, 1),
+    ("ddpm", {}, 1),
+    ("ddpm", {"variance": "large"}, 1),
+    ("dpmpp_2m", {}, 2),
+    ("dpmpp_2m_sde", {}, 2),
+]
+HIGH, LOW = 4.0, 0.05
+DATA = Mixture([0.7, 0.3], [[1.0, 0.0], [-1.0, 1.0]], [0.2, 0.1])
 
 
-def gaussian(x, sigma, cond=None):
-    """E[y | x] for y ~ N(0, S^2)."""
-    v = sigma.reshape(-1, *([1] * (x.ndim - 1))) ** 2
-    return x * S**2 / (S**2 + v)
+def name_of(case):
+    return "-".join([case[0], *(f"{v}" for v in case[1].values() if case[1] is not CHURN)])
 
 
-def mixture(w, mu, s):
-    """The denoiser of sum_k w_k N(mu_k, s_k^2 I) on (b, d)."""
-    w, mu, s = (jnp.asarray(v, jnp.float32) for v in (w / np.sum(w), mu, s))
+def noisy(solver):
+    return solver(grids.edm(8)).noise is not None
+
+
+def test_the_cases_cover_the_registry():
+    assert {name for name, _, _ in CASES} == set(solvers.SOLVERS)
+    for name, options, order in CASES:
+        entry = solvers.SOLVERS[name]
+        table = solvers.make(name, **options)(grids.edm(8))
+        if not options:
+            assert order == entry.order
+            assert len(table.step) == 8 * entry.evaluations - (entry.evaluations - 1)
+        if not options and name != "edm":  # whose noise is an option
+            assert (table.noise is not None) == entry.noise
+
+
+@pytest.fixture(scope="module")
+def start_and_end():
+    """Points at HIGH, and where the exact ODE of the mixture takes them at LOW."""
+    with jax.enable_x64(True):
+        denoise = jax.jit(DATA.denoise)
+        x = np.linspace(-6, 6, 12).reshape(6, 2)[:, ::-1] + np.array([0.3, 1.0])
+
+        def slope(sigma, flat):
+            y = flat.reshape(x.shape)
+            return np.asarray((y - denoise(y, np.full(len(x), sigma))) / sigma).ravel()
+
+        done = scipy.integrate.solve_ivp(
+            slope, (HIGH, LOW), x.ravel(), method="DOP853", rtol=1e-9, atol=1e-10
+        )
+        return x, done.y[:, -1].reshape(x.shape)
+
+
+def errors_of(solver, start, want, counts):
+    """Largest error at LOW, from points at HIGH, for each number of steps."""
+    found = []
+    for n in counts:
+        sigmas = np.exp(np.linspace(np.log(HIGH), np.log(LOW), n + 1))
+        got = drive.run(solver, DATA.denoise, jnp.asarray(start), sigmas)
+        found.append(np.abs(np.asarray(got) - want).max())
+    return found
+
+
+def moment_errors(solver, counts, m=0.4, s=0.5):
+    """|mean error| + |variance error| at LOW for data N(m, s^2), without drawing anything.
+
+    All is linear for Gaussian data: row 0 of the batch starts at 0 and meets no noise; row 1 starts
+    at 1; row 2 + i meets the unit noise i. Their differences are the weights of the result.
+    """
 
     def denoise(x, sigma, cond=None):
-        v = s**2 + sigma[:, None] ** 2
-        d2 = jnp.sum((x[:, None] - mu) ** 2, -1)
-        r = jax.nn.softmax(jnp.log(w) - d2 / (2 * v) - x.shape[-1] / 2 * jnp.log(v), -1)
-        mean = (s[:, None] ** 2 * x[:, None] + sigma[:, None, None] ** 2 * mu) / v[..., None]
-        return jnp.sum(r[..., None] * mean, 1)
+        return m + (x - m) * s**2 / (s**2 + sigma[:, None] ** 2)
 
-    return denoise
-
-
-@pytest.mark.parametrize("name", steps.STEPS)
-def test_converges_at_its_declared_order(name):
-    """Slope of log error over log step against x(sigma) ~ sqrt(S^2 + sigma^2), from 4 to 0.05."""
-    x = jnp.linspace(-3, 3, 7)[:, None]
-    exact = x * np.sqrt((S**2 + 0.05**2) / (S**2 + 16))
-    counts, errors = np.array([8, 16, 32, 64]), []
+    found = []
     for n in counts:
-        sigmas = np.exp(np.linspace(np.log(4), np.log(0.05), n + 1))
-        got = drive.run(steps.STEPS[name], gaussian, x, sigmas)
-        errors.append(float(jnp.max(jnp.abs(got - exact))))
-    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    assert slope > steps.ORDER[name] - 0.2, errors
+        sigmas = np.exp(np.linspace(np.log(HIGH), np.log(LOW), n + 1))
+        noise = np.concatenate([np.zeros((n + 1, 2)), np.eye(n + 1)], 1)[..., None]
+        x = jnp.zeros((n + 3, 1), jnp.float64).at[1].set(1)
+        out = np.asarray(drive.run(solver, denoise, x, sigmas, noise=noise))[:, 0]
+        weight = out[1:] - out[0]
+        mean = out[0] + weight[0] * m
+        variance = weight[0] ** 2 * (s**2 + HIGH**2) + (weight[1:] ** 2).sum()
+        found.append(abs(mean - m) + abs(variance - s**2 - LOW**2))
+    return found
 
 
-@pytest.mark.parametrize("name", steps.STEPS)
-def test_reaches_the_moments_of_a_mixture(name):
-    w, mu, s = np.array([0.7, 0.3]), np.array([[1.0, 0.0], [-1.0, 1.0]]), np.array([0.2, 0.1])
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_converges_at_its_declared_order(case, start_and_end):
+    """Slope of log error over log n: of the state without noise, of the moments with it."""
+    name, options, order = case
+    solver, counts = solvers.make(name, **options), (64, 128)
+    with jax.enable_x64(True):
+        if noisy(solver):
+            errors = moment_errors(solver, counts)
+        else:
+            errors = errors_of(solver, *start_and_end, counts)
+    slope = np.log2(errors[0] / errors[1])
+    assert abs(slope - order) < 0.15 and errors[1] < 0.05, (slope, errors)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_reaches_the_moments_of_a_mixture(case):
+    solver = solvers.make(case[0], **case[1])
     keys = rng.seed_keys(0, np.arange(6000))
-    draw = jax.jit(
-        lambda k: drive.sample(steps.STEPS[name], mixture(w, mu, s), k, (2,), grids.edm(48))
-    )
-    x = np.asarray(draw(keys))
-    mean = w @ mu
-    cov = (w * s**2).sum() * np.eye(2) + (mu - mean).T @ np.diag(w) @ (mu - mean)
+    x = np.asarray(drive.sample(solver, DATA.denoise, keys, (2,), grids.edm(64)))
+    mean, cov = DATA.moments()
     np.testing.assert_allclose(x.mean(0), mean, atol=0.05)
     np.testing.assert_allclose(np.cov(x.T), cov, atol=0.05)
 
 
-def test_an_image_depends_on_its_key_alone():
-    draw = lambda i: drive.sample(
-        steps.heun, gaussian, rng.seed_keys(3, np.asarray(i)), (4, 4, 1), grids.edm(5)
-    )
-    np.testing.assert_allclose(draw([17, 2, 9])[0], draw([1, 17])[1], rtol=1e-6)
-    assert float(jnp.abs(draw([17])[0] - draw([18])[0]).max()) > 0.1
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("ddpm", "dpmpp_2m_sde"))
+def test_weak_order_on_a_mixture(name):
+    """Moments of 200,000 images that follow the same Brownian path at 8, 16 and 32 steps.
 
-
-def test_no_evaluation_at_level_zero():
-    """n levels cost 2 n - 1 evaluations; one at sigma = 0 would divide by it."""
-    seen = []
-
-    def watch(x, sigma, cond=None):
-        jax.debug.callback(lambda s: seen.append(float(s)), sigma[0])
-        return gaussian(x, sigma)
-
-    out = drive.run(steps.heun, watch, jnp.ones((1, 2)), grids.edm(6))
-    jax.block_until_ready(out)
-    jax.effects_barrier()
-    assert len(seen) == 11 and min(seen) > 0 and bool(jnp.all(jnp.isfinite(out)))
-
-
-def test_grid_ends_and_errors():
-    grid = grids.edm(18)
-    assert grid[0] == pytest.approx(80) and grid[-2] == pytest.approx(0.002) and grid[-1] == 0
-    assert np.all(np.diff(grid) < 0)
-    with pytest.raises(ValueError, match="n >= 2 and 0 < sigma_min < sigma_max, got n=1"):
-        grids.edm(1)
-
-
-def test_deterministic_trajectories_match_the_reference(goldens):
-    z = np.load(goldens / "diffusion/samplers_edm.npz")
-    denoise = mixture(z["mixture/w"], z["mixture/mu"], z["mixture/s"])
-    cases = sorted({k.split("/")[0] for k in z.files if k.startswith("heun")})
-    assert cases
-    for case in cases:
-        p = {k.split("/", 1)[1]: z[k] for k in z.files if k.startswith(case + "/")}
-        n = p["x_hat"].shape[0]
-        arg = lambda name, default, p=p: float(p.get(f"arg_{name}", default))
-        grid = grids.edm(n, arg("sigma_min", 0.002), arg("sigma_max", 80), arg("rho", 7))
-        x = jnp.asarray(z["latents"] * grid[0], jnp.float32)
-        got = drive.run(steps.heun, denoise, x, grid)
-        gap = np.abs(np.asarray(got) - p["out"]).max()
-        assert gap < 2e-4, (case, gap)  # float32 state here, float64 there
+    Over a step, the noise of both solvers is that of the exact linear part: two steps' noises n, n'
+    of standard deviations v, v' are one's r'^2 v n + v' n', with r' the ratio of the later levels.
+    """
+    num, solver = 200_000, solvers.make(name)
+    data = Mixture([0.7, 0.3], [[1.0], [-1.0]], [0.2, 0.1])
+    draw = np.random.default_rng(0)
+    part = draw.choice(2, num, p=data.w)
+    spread = np.sqrt(data.var[part, 0] + HIGH**2)
+    x = (data.mu[part, 0] + spread * draw.standard_normal(num))[:, None].astype(np.float32)
+    grid = lambda n: np.exp(np.linspace(np.log(HIGH), np.log(LOW), n + 1))
+    noise = solver(grid(32)).noise[1:, None] * draw.standard_normal((32, num), np.float32)
+    moments = []
+    for n in (32, 16, 8):
+        unit = np.concatenate([np.zeros((1, num)), noise / solver(grid(n)).noise[1:, None]])
+        y = np.asarray(
+            drive.run(solver, data.denoise, jnp.asarray(x), grid(n), noise=unit[..., None])
+        )
+        moments.append(np.array([y.mean(), (y**2).mean(), (y**4).mean()]))
+        ratio = (grid(n)[2::2] / grid(n)[1:-1:2])[:, None]
+        noise = ratio**2 * noise[::2] + noise[1::2]
+    fine, coarse = np.abs(moments[0] - moments[1]), np.abs(moments[1] - moments[2])
+    assert np.all(np.log2(coarse / fine) > solvers.SOLVERS[name].order - 0.3), (coarse, fine)
