@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxgen.common import rng
 from jaxgen.noise import levels
-from jaxgen.noise.precondition import Cond, Denoise, expand
+from jaxgen.noise.precondition import Cond, Denoise
+from jaxgen.objectives import edm
 
 
 def loss(
@@ -51,9 +52,7 @@ def loss_at(
     sigma_data: float = 0.5,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`loss` at given levels sigma (b,) and unit normals eps (b, h, w, c)."""
-    x0 = denoise(y + expand(sigma, y) * eps, sigma, cond)
-    weighted = expand(levels.edm_weight(sigma, sigma_data), y) * jnp.square(x0 - y)
+    weight = lambda sigma: levels.edm_weight(sigma, sigma_data)
+    each, metrics = edm.loss_at(denoise, y, sigma, eps, cond, weight)
     u = uncertainty(sigma)
-    per_pixel = weighted / jnp.exp(expand(u, y)) + expand(u, y)
-    axes = tuple(range(1, y.ndim))
-    return per_pixel.sum(axes), {"mse": weighted.mean(axes)}
+    return each / jnp.exp(u) + u * y[0].size, metrics

@@ -1,0 +1,181 @@
+"""Warps: one matrix, one resampling, one colour transform, differentiable (arXiv:2006.06676, B).
+
+Geometric transforms multiply into one inverse matrix an image, from output to input pixels about
+the image's centre, x to the right and y down. The image is then resampled once:
+
+    reflect-pad, up by 2 with a 12-tap wavelet low-pass, warp bilinearly, filter again, down by 2.
+
+Padding and filters are two constant matrices of each axis, applied as products: fast on every
+device. Filtering twice is the identity, since the wavelet is orthogonal. The padding is the largest
+that a reflection allows, size - 1; beyond it is zero.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Low-pass of the symlet with 6 vanishing moments (Daubechies, Ten Lectures on Wavelets, 1992).
+SYM6 = np.array([
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
+    0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
+    -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
+])  # fmt: skip
+TAPS = len(SYM6)
+
+
+def _reflect(i: np.ndarray | jax.Array, n: int) -> np.ndarray | jax.Array:
+    """Indices mirrored at 0 and n - 1, without repeating the edge; for -n < i < 2n - 1."""
+    return n - 1 - abs(n - 1 - abs(i))
+
+
+@functools.lru_cache(maxsize=32)
+def _up(n: int) -> np.ndarray:
+    """Reflect-pad by n - 1, insert zeros, low-pass; a row of zeros at both ends: (6n - 2, n)."""
+    pad, length = n - 1, 3 * n - 2
+    m = np.zeros((2 * length + 2, n), np.float32)
+    for j, f in enumerate(SYM6[::-1] * 2**0.5):  # a convolution of gain 2; SYM6 sums to sqrt 2
+        k = np.arange(j % 2, 2 * length, 2)  # where tap j meets a sample and not a zero
+        source = (k + j - TAPS // 2) // 2
+        inside = (source >= 0) & (source < length)
+        m[k[inside] + 1, _reflect(source[inside] - pad, n)] += f
+    return m
+
+
+@functools.lru_cache(maxsize=32)
+def _down(n: int) -> np.ndarray:
+    """The mirrored low-pass of unit gain, then every second sample: (n, 2n + 10)."""
+    m = np.zeros((n, 2 * n + TAPS - 2), np.float32)
+    for j, f in enumerate(SYM6 / 2**0.5):
+        m[np.arange(n), 2 * np.arange(n) + j] = f
+    return m
+
+
+def _both(rows: np.ndarray, x: jax.Array, cols: np.ndarray) -> jax.Array:
+    """rows x cols^T for each image and channel of x (b, h, w, c)."""
+    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, cols, precision="highest")
+
+
+def resample(x: jax.Array, inverse: jax.Array) -> jax.Array:
+    """Each image seen through its own affine map.
+
+    Args:
+      x: (b, h, w, c). inverse: (b, 3, 3), from output to input pixels (x, y, 1) about the centre.
+    Returns:
+      (b, h, w, c); x itself for the identity.
+    """
+    h, w = x.shape[1:3]
+    # Half a pixel apart; the filter's delay puts every second sample on the centre of a pixel.
+    gx, gy = ((np.arange(2 * n + TAPS - 2) - TAPS // 2 + 2 - n) / 2 for n in (w, h))
+    m = 2 * inverse[:, :2, :, None, None]
+    to = lambda row, n: (
+        m[:, row, 0] * gx
+        + m[:, row, 1] * gy[:, None]
+        + m[:, row, 2]
+        + (3 * n - 2)  # 2 (n / 2 + padding) - 1, and 1 for the row of zeros of `_up`
+    )
+    up = _both(_up(h), x, _up(w))
+    return _both(_down(h), _bilinear(up, to(1, h), to(0, w)), _down(w))
+
+
+def _bilinear(x: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
+    """x (b, h, w, c) at positions row, col (b, i, j), clamped to the edges: (b, i, j, c)."""
+    h, w, c = x.shape[1:]
+    row, col = jnp.clip(row, 0, h - 1), jnp.clip(col, 0, w - 1)
+    i, j = (jnp.minimum(jnp.floor(v), n - 2) for v, n in ((row, h), (col, w)))
+    fi, fj = (row - i)[..., None], (col - j)[..., None]
+    corner = (i * w + j).astype(jnp.int32)
+    flat = x.reshape(len(x), h * w, c)
+    at = lambda k: jax.vmap(lambda image, index: image[index])(flat, corner + k)
+    top = (1 - fj) * at(0) + fj * at(1)
+    return (1 - fi) * top + fi * ((1 - fj) * at(w) + fj * at(w + 1))
+
+
+def _matrix(*rows: tuple) -> jax.Array:
+    """(b, n, n) from rows of (b,) arrays and numbers, of which at least one is an array."""
+    entries = jnp.broadcast_arrays(*(jnp.asarray(v, jnp.float32) for row in rows for v in row))
+    return jnp.stack(entries, -1).reshape(-1, len(rows), len(rows))
+
+
+def scale(sx: jax.Array, sy: jax.Array) -> jax.Array:
+    """Inverse (b, 3, 3) of enlarging by factors sx, sy (b,)."""
+    return _matrix((1 / sx, 0, 0), (0, 1 / sy, 0), (0, 0, 1))
+
+
+def rotate(theta: jax.Array) -> jax.Array:
+    """Inverse (b, 3, 3) of turning by theta (b,) radians, counter-clockwise as seen."""
+    c, s = jnp.cos(theta), jnp.sin(theta)
+    return _matrix((c, -s, 0), (s, c, 0), (0, 0, 1))
+
+
+def translate(by: jax.Array) -> jax.Array:
+    """Inverse (b, 3, 3) of moving by (b, 2) pixels, right and down."""
+    return _matrix((1, 0, -by[:, 0]), (0, 1, -by[:, 1]), (0, 0, 1))
+
+
+def compose(*m: jax.Array) -> jax.Array:
+    """The product of matrices (b, n, n), in full precision: positions depend on it."""
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), m)
+
+
+def flip(x: jax.Array, on: jax.Array, axis: int) -> jax.Array:
+    """Images (b, h, w, c) where on (b,) mirrored along an axis, exactly."""
+    return jnp.where(on[:, None, None, None], jnp.flip(x, axis), x)
+
+
+def quarter_turns(x: jax.Array, turns: jax.Array) -> jax.Array:
+    """Square images turned by turns (b,), 0 to 3, times 90 degrees, exactly.
+
+    Raises:
+      ValueError: for images that are not square.
+    """
+    if x.shape[1] != x.shape[2]:
+        raise ValueError(f"quarter turns need square images, got {x.shape[1:3]}; leave them out")
+    x = flip(x, (turns == 1) | (turns == 2), 2)
+    x = flip(x, turns >= 2, 1)
+    return jnp.where((turns % 2 == 1)[:, None, None, None], x.swapaxes(1, 2), x)
+
+
+def shift(x: jax.Array, by: jax.Array) -> jax.Array:
+    """Images moved by whole pixels (b, 2), right and up, below their size; edges are reflected."""
+    for axis, right in ((2, by[:, :1]), (1, -by[:, 1:])):
+        n = x.shape[axis]
+        source = _reflect(jnp.arange(n) - right.astype(jnp.int32), n)
+        x = jax.vmap(lambda image, i, axis=axis: jnp.take(image, i, axis - 1))(x, source)
+    return x
+
+
+def brighten(by: jax.Array) -> jax.Array:
+    """(b, 4, 4), adds by (b,) to every channel of (r, g, b, 1)."""
+    return _matrix((1, 0, 0, by), (0, 1, 0, by), (0, 0, 1, by), (0, 0, 0, 1))
+
+
+def about_grey(
+    along: jax.Array | float, across: jax.Array | float, theta: jax.Array | float
+) -> jax.Array:
+    """(b, 4, 4): factors (b,) along and across the axis of greys, and a turn by theta about it.
+
+    Contrast is equal factors, luma flip along = -1, hue theta, saturation across. Numbers may stand
+    for some of them.
+    """
+    # For the axis v: along v v^T + across (cos theta (1 - v v^T) + sin theta [v]x), a circulant.
+    a = (along - across * jnp.cos(theta)) / 3
+    s = across * jnp.sin(theta) / 3**0.5
+    d = a + across * jnp.cos(theta)
+    return _matrix((d, a - s, a + s, 0), (a + s, d, a - s, 0), (a - s, a + s, d, 0), (0, 0, 0, 1))
+
+
+def recolour(x: jax.Array, m: jax.Array) -> jax.Array:
+    """Colours (r, g, b, 1) of images (b, h, w, 3) times m (b, 4, 4); grey ones keep the mean.
+
+    Raises:
+      ValueError: for other numbers of channels than 1 and 3.
+    """
+    c = x.shape[-1]
+    if c not in (1, 3):
+        raise ValueError(f"colour transforms need 1 or 3 channels, got {c}; leave them out")
+    a, b = m[:, :3, :3], m[:, None, None, :3, 3]
+    if c == 1:
+        a, b = a.sum(2).mean(1)[:, None, None], b.mean(-1, keepdims=True)
+    return jnp.einsum("bij,bhwj->bhwi", a, x, precision="highest") + b
