@@ -8,8 +8,10 @@ import numpy as np
 from jaxgen.data.source import ArraySource, Source, split_off
 
 
-def load_npz(where: str, split: str, *, holdout: float = 0.1) -> Source:
-    """A .npz with uint8 `image` (n, h, w, c) or (n, h, w), and optionally `label`.
+def load_npz(where: str, split: str, *, holdout: float = 0.1, dtype: str = "uint8") -> Source:
+    """A .npz with `image` (n, h, w, c) or (n, h, w) of this dtype, and optionally `label`.
+
+    dtype is uint8, or float32 for what is no picture of 0..255 (moments of latents).
 
     The names `images` and `labels` do as well. Integer labels (n,) are classes; others (n, k) are
     vectors. A fixed `holdout` of it (0..1) is the test split.
@@ -26,10 +28,11 @@ def load_npz(where: str, split: str, *, holdout: float = 0.1) -> Source:
         raise ValueError(f"{path}: has no array 'image' or 'images'; save one with np.savez")
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4:
+    if dtype not in ("uint8", "float32") or images.dtype != dtype or images.ndim != 4:
         raise ValueError(
-            f"{path}: images must be uint8 (n, h, w, c) or (n, h, w), got {images.dtype} "
-            f"{images.shape}; scale them to 0..255 and save them as uint8"
+            f"{path}: images must be {dtype} (n, h, w, c) or (n, h, w), got {images.dtype} "
+            f"{images.shape}; scale them to 0..255 and save them as uint8, or say ?dtype=float32 "
+            "for what is no picture"
         )
     return split_off(ArraySource(images, labels, name=path.stem), split, holdout)
 

@@ -4,11 +4,13 @@ import gzip
 import os
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen.data import named, synthetic
+from jaxgen.data import latents, named, synthetic
 from jaxgen.data.sources import KINDS, describe, load, parse
 
 RNG = np.random.default_rng(0)
@@ -152,6 +154,25 @@ def test_npz(tmp_path):
     np.savez(tmp_path / "b.npz", image=images[..., 0], label=np.ones((40, 3)))
     grey = load(f"npz:{tmp_path}/b.npz", holdout=0)
     assert grey.shape == (6, 6, 1) and grey.label_kind == "vector" and len(grey) == 40
+
+
+def test_npz_of_moments(tmp_path):
+    """What is no picture keeps its numbers; latents drawn from it have deviation 1/2."""
+    mean, std = np.asarray(latents.MEAN), np.asarray(latents.STD)
+    rng = np.random.default_rng(0)
+    m = (mean + 0.8 * std * rng.standard_normal((400, 4, 4, 4))).astype(np.float32)
+    s = np.broadcast_to(0.6 * std, m.shape).astype(np.float32)
+    np.savez(tmp_path / "m.npz", image=np.concatenate([m, s], -1))
+    source = load(f"npz:{tmp_path}/m.npz?dtype=float32", holdout=0)
+    assert source.dtype == np.float32 and source.shape == (4, 4, 8)
+    x = latents.draw(jax.random.split(jax.random.key(0), 400), jnp.asarray(source.arrays[0]))
+    assert x.shape == (400, 4, 4, 4)
+    np.testing.assert_allclose(x.mean((0, 1, 2)), 0, atol=0.03)
+    np.testing.assert_allclose(x.std((0, 1, 2)), 0.5, atol=0.02)
+    with pytest.raises(ValueError, match=r"must be uint8 .* got float32"):
+        load(f"npz:{tmp_path}/m.npz")
+    with pytest.raises(ValueError, match=r"moments of 8 channels .* got \(1, 4, 4, 4\)"):
+        latents.draw(jax.random.split(jax.random.key(0), 1), x[:1])
 
 
 def test_npz_errors(tmp_path):
