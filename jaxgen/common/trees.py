@@ -1,7 +1,7 @@
 """Trees by name: leaves have paths such as `dec_8x8_block0/conv1/w`, and rules are regex lists."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,18 @@ def path_name(path: tuple) -> str:
 def leaves(tree: Tree) -> dict[str, Any]:
     """{name: leaf} in tree order."""
     return {path_name(p): x for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of dicts whose `leaves` are `flat`: "a/b" becomes the entry b of a."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
 
 
 def map_named(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:

@@ -59,6 +59,7 @@ class Block(nn.Module):
     mode: str = "keep"
     attention: bool = False
     channels_per_head: int = 64
+    resample_filter: Sequence[float] = (1, 1)
     dropout: float = 0.0
     balance: float = 0.3
     attention_balance: float = 0.3
@@ -70,7 +71,7 @@ class Block(nn.Module):
         def conv(features: int, kernel: int, name: str) -> MPConv:
             return MPConv(features, kernel, self.dtype, name=name)
 
-        x = resample(x, self.mode)
+        x = resample(x, self.mode, self.resample_filter)
         widen = x.shape[-1] != self.features
         if not self.decoder:
             x = conv(self.features, 1, "skip")(x) if widen else x
@@ -85,7 +86,7 @@ class Block(nn.Module):
         if self.decoder and widen:
             x = conv(self.features, 1, "skip")(x)
         x = mp_sum(x, y, self.balance)
-        if self.attention:
+        if self.attention and self.features >= self.channels_per_head:
             x = Attention(
                 self.channels_per_head, self.attention_balance, self.dtype, name="attention"
             )(x)
@@ -97,22 +98,30 @@ class EDM2(nn.Module):
 
     Attributes:
       channels: channels of the image. model_channels: base width (192 for S).
-      channel_mult: width multiplier of each resolution, fine to coarse.
+      channel_mult: width multiplier of each resolution, fine to coarse. channel_mult_noise,
+      channel_mult_emb: of the Fourier features (None: the first width) and of the embedding (None:
+      the largest width).
       num_blocks: residual blocks at each resolution.
       attn_resolutions: image sizes with attention; the coarsest decoder input always has it.
-      label_dim: classes, 0 for none. channels_per_head: attention heads are this wide.
-      dropout: rate inside the blocks. label_balance, concat_balance, balance, attention_balance:
-      the t of each mp_sum or mp_cat. clip: bound of block outputs.
-      dtype: compute dtype of the feature maps; embeddings stay float32.
+      label_dim: classes, 0 for none. channels_per_head: attention heads are this wide; a block
+      narrower than one head has no attention.
+      resample_filter: taps, see nn.magnitude.resample. dropout: rate inside the blocks.
+      label_balance, concat_balance, balance, attention_balance: the t of each mp_sum or mp_cat.
+      clip: bound of block outputs. dtype: compute dtype of the feature maps; embeddings stay
+      float32. remat: recompute the inside of every block in the backward pass: less memory, a third
+      more work.
     """
 
     channels: int
     model_channels: int = 192
     channel_mult: Sequence[int] = (1, 2, 3, 4)
+    channel_mult_noise: int | None = None
+    channel_mult_emb: int | None = None
     num_blocks: int = 3
     attn_resolutions: Sequence[int] = (16, 8)
     label_dim: int = 0
     channels_per_head: int = 64
+    resample_filter: Sequence[float] = (1, 1)
     dropout: float = 0.0
     label_balance: float = 0.5
     concat_balance: float = 0.5
@@ -120,6 +129,7 @@ class EDM2(nn.Module):
     attention_balance: float = 0.3
     clip: float = 256.0
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -145,9 +155,12 @@ class EDM2(nn.Module):
                 f"{2 ** (levels - 1)}, got {h} x {w}; shorten channel_mult or pad the images"
             )
         widths = [self.model_channels * m for m in self.channel_mult]
+        wide = lambda mult, default: default if mult is None else self.model_channels * mult
+        noise_width = wide(self.channel_mult_noise, widths[0])
+        emb_width = wide(self.channel_mult_emb, max(widths))
 
-        emb = MPConv(max(widths), name="emb_noise")(
-            MPFourier(widths[0], name="emb_fourier")(c_noise)
+        emb = MPConv(emb_width, name="emb_noise")(
+            MPFourier(noise_width, name="emb_fourier")(c_noise)
         )
         if self.label_dim:
             if label is None:
@@ -158,16 +171,20 @@ class EDM2(nn.Module):
                     f"{label.shape}"
                 )
             label = label.astype(jnp.float32) * np.sqrt(self.label_dim).astype(np.float32)
-            emb = mp_sum(emb, MPConv(max(widths), name="emb_label")(label), self.label_balance)
+            emb = mp_sum(emb, MPConv(emb_width, name="emb_label")(label), self.label_balance)
         emb = mp_silu(emb)
 
+        # 3 is `train`, counting self; explicit names keep the parameters where they are.
+        cls = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+
         def block(features: int, name: str, decoder: bool, mode: str = "keep", attn: bool = False):
-            return Block(
+            return cls(
                 features,
                 decoder,
                 mode,
                 attn,
                 self.channels_per_head,
+                self.resample_filter,
                 self.dropout,
                 self.balance,
                 self.attention_balance,

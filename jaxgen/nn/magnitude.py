@@ -5,7 +5,7 @@ stored near unit magnitude per output, kept there by `project` after each update
 normalisation), and normalised again in the forward pass so that gradients stay on the sphere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,14 +16,16 @@ import numpy as np
 
 from jaxgen.common import trees
 from jaxgen.common.params import normal, param, zeros
+from jaxgen.nn.resample import down2, up2
 
 EPS = 1e-4
 
 
 def normalize(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """x / (eps + rms(x) over `axes`), statistics in float32 (Eq. 47, Eq. 66)."""
-    rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axes, keepdims=True))
-    return x / (EPS + rms).astype(x.dtype)
+    # Far below eps^2 and above the smallest float32: keeps the gradient at 0 finite (and 0).
+    square = jnp.mean(jnp.square(x.astype(jnp.float32)), axes, keepdims=True) + 1e-36
+    return x / (EPS + jnp.sqrt(square)).astype(x.dtype)
 
 
 def normalize_weight(w: jax.Array) -> jax.Array:
@@ -118,15 +120,26 @@ class MPFourier(nn.Module):
 FIXED = (r"(freqs|phases)$",)
 
 
-def resample(x: jax.Array, mode: str) -> jax.Array:
-    """Mode "keep", "down" (2x2 mean) or "up" (nearest) by 2: the paper's [1, 1] filter."""
+def resample(x: jax.Array, mode: str, taps: Sequence[float] = (1, 1)) -> jax.Array:
+    """Mode "keep", "down" or "up" by 2 with a separable filter, zeros beyond the borders (App. B).
+
+    The paper's [1, 1] is the 2x2 mean and the nearest neighbour. `taps`, of even length, are scaled
+    to sum 1 (down) and 2 (up) on each axis; up is four times the adjoint of down.
+
+    Raises:
+      ValueError: an odd number of taps.
+    """
+    if len(taps) % 2:
+        raise ValueError(f"a resampling filter has an even number of taps, got {tuple(taps)}")
+    if mode == "keep":
+        return x
+    if len(set(taps)) > 1 or len(taps) > 2:
+        return up2(x, taps) if mode == "up" else down2(x, tuple(reversed(taps)))
     b, h, w, c = x.shape
     if mode == "down":
         return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-    if mode == "up":
-        x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-        return x.reshape(b, 2 * h, 2 * w, c)
-    return x
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
 
 
 def project(params: Any) -> Any:

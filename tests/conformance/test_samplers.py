@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+from mixtures import Mixture
 
 from jaxgen.common import rng
 from jaxgen.samplers import drive, grids, solvers
-from mixtures import Mixture
 
 CHURN = {"S_churn": 3.0, "S_min": 0.1, "S_max": 2.0}
 CASES = [  # name, options, order; the defaults' order is checked against the registry

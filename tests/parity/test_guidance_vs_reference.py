@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixtures import Mixture
 
 from jaxgen.samplers import drive, edm, grids, guidance, steps
-from mixtures import Mixture
 
 WEIGHTS = (1.0, 1.5, 2.0, 4.0)
 INTERVALS = {"17_22": (17, 22), "5_31": (5, 31), "0_10": (0, 10)}

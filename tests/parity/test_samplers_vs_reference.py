@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixtures import Mixture
 
 from jaxgen.noise import precondition
 from jaxgen.samplers import drive, edm, grids
-from mixtures import Mixture
 
 RANGES = {
     "vp": (float(grids.times.sigma(1e-3)), float(grids.times.sigma(1.0))),

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixtures import Mixture
 
 from jaxgen.common import rng
 from jaxgen.samplers import likelihood
-from mixtures import Mixture
 
 DATA = Mixture([0.6, 0.4], [[0.5, -0.2], [-0.6, 0.4]], [0.3, 0.2])
 LOW, HIGH = 0.01, 80.0

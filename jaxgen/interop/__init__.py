@@ -1,0 +1,1 @@
+"""Published weights: their files read, their names translated, a denoiser ready to be called."""
