@@ -22,30 +22,70 @@ def base(recipe: str, source: str) -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.source = source
+    c.data.labels = True  # False trains without the labels that the data has
+    c.data.latents = False  # images are moments (h, w, 2 c) of an autoencoder (recipe edm2)
     c.data.hflip = False  # mirror every other image at random (score networks)
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices that share the batch; -1 takes all
     c.mesh.fsdp = 1  # devices that share the parameters too
     c.averages = ml_collections.ConfigDict()
     c.averages.power = (0.05, 0.10)  # tracked power-function lengths (sigma_rel)
-    c.averages.halflife = 0.0  # images; 0 tracks none
-    c.average = 0.10  # the length that sample and evaluate use unless told otherwise
+    c.averages.halflife = "0"  # of an exponential average, in images; 0 tracks none
+    c.average = "0.10"  # length or profile that sample and evaluate use unless told otherwise
     c.features = "auto"  # feature net of the metrics
     return c
 
 
-def parse_arg(arg: str, **defaults: bool | str | int | float) -> ml_collections.ConfigDict:
-    """`"debug,width=64"` over typed defaults; unknown names are errors.
+def sampler(steps: int = 18, **changes: float | str) -> ml_collections.ConfigDict:
+    """The sampler of a score network, by default EDM's deterministic one.
+
+    solver: a name of jaxgen/samplers/solvers.py; S_churn to S_noise are for "edm", eta for "ddim".
+    grid: edm, geometric, vp, ve or iddpm.
+    """
+    c = ml_collections.ConfigDict()
+    c.solver = "heun"
+    c.grid = "edm"
+    c.steps = steps
+    c.sigma_min = 0.002
+    c.sigma_max = 80.0
+    c.rho = 7.0
+    c.S_churn = 0.0
+    c.S_min = 0.0
+    c.S_max = 1e9
+    c.S_noise = 1.0
+    c.eta = 0.0
+    c.update(changes)
+    return c
+
+
+def parse_arg(
+    arg: str, **defaults: bool | str | int | float | tuple[str, ...]
+) -> ml_collections.ConfigDict:
+    """`"debug,width=64"` over typed defaults; of a tuple of words the first is the default.
+
+    A word may stand alone: with size=("s", "m"), `"m"` is `"size=m"`.
 
     Raises:
       ValueError: unknown name or a value of another type.
     """
-    found = ml_collections.ConfigDict({"debug": False, **defaults})
+    choices = {n: v for n, v in defaults.items() if isinstance(v, tuple)}
+    found = ml_collections.ConfigDict(
+        {"debug": False, **{n: v[0] if n in choices else v for n, v in defaults.items()}}
+    )
     for part in filter(None, (arg or "").split(",")):
         name, _, value = part.partition("=")
+        owner = [n for n, words in choices.items() if part in words]
+        if owner:
+            name, value = owner[0], part
         if name not in found:
-            raise ValueError(f"unknown config argument {name!r}; known are {sorted(found.keys())}")
+            words = [w for v in choices.values() for w in v]
+            known = sorted({*found.keys(), *words} - set(choices))
+            raise ValueError(f"unknown config argument {name!r}; known are {known}")
         kind = type(found[name])
+        if name in choices and value not in choices[name]:
+            raise ValueError(
+                f"config argument {name!r} is one of {list(choices[name])}, got {value!r}"
+            )
         if kind is bool:
             if value.lower() not in ("", "true", "false", "1", "0"):
                 raise ValueError(f"config argument {name!r} is a switch, got {value!r}")

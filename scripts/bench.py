@@ -349,7 +349,7 @@ def main(argv: list[str]) -> int:
     mesh = common.make_mesh(config)
     meshes.check_batch(config.batch, mesh, config.microbatches)
     source = common.load_source(config.data.source, "train")
-    facts = common.source_facts(source)
+    facts = common.source_facts(source, config)
     plan = common.last_stage(recipes.build(config, facts))
     print(config)
     where = measure.machine()

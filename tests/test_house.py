@@ -39,7 +39,8 @@ MAY_IMPORT = {  # docs/architecture.md has the same table
     "samplers": {"noise", "common"},
     "train": {"averaging", "common"},
     "recipes": {*ANY, "train"},
-    "cli": {"recipes", "train", "samplers", "metrics", "data", "common"},
+    "interop": {"networks", "noise", "common"},
+    "cli": {"recipes", "train", "samplers", "metrics", "data", "interop", "common"},
 }
 IDEAS = ("networks", "nn", "noise", "objectives", "samplers", "averaging", "metrics")
 PLUMBING = {  # files beside ideas that stand on no paper
@@ -106,7 +107,7 @@ def test_a_wrong_arrow_is_found(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=name_of)
 def test_configs_import_only_ml_collections_and_configs(path):
-    assert {n.split(".")[0] for n in imported(path)} <= {"ml_collections", "configs"}
+    assert {n.split(".")[0] for n in imported(path)} <= {"ml_collections", "configs", "typing"}
 
 
 def test_configdict_and_files_stay_where_they_belong():

@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.loss = ml_collections.ConfigDict()
     c.loss.P_mean = -0.4
     c.loss.P_std = 1.0
+    c.loss.label_dropout = 0.0  # share of images without their label, for classifier-free guidance
     c.loss.sigma_data = 0.75  # measured: strokes on black have a larger spread than photographs
 
     c.optimizer = ml_collections.ConfigDict()
@@ -42,12 +43,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.optimizer.b1 = 0.9
     c.optimizer.b2 = 0.99
 
-    c.sampler = ml_collections.ConfigDict()
-    c.sampler.solver = "heun"
-    c.sampler.steps = 18
-    c.sampler.sigma_min = 0.002
-    c.sampler.sigma_max = 80.0
-    c.sampler.rho = 7.0
+    c.sampler = common.sampler(steps=18)
     if args.debug:
         common.debug(c)
         c.model.model_channels = 8

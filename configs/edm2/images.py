@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.data.hflip = True
     c.loss.P_mean, c.loss.P_std, c.loss.sigma_data = -0.8, 1.6, 0.5
     c.features = "pixels"
+    c.model.remat = False  # True computes blocks again in the backward pass, to save memory
     if not args.debug:
         c.images = "20M"
         c.batch = 256

@@ -113,9 +113,9 @@ def read_saved(workdir: str | Path) -> dict[str, Any] | None:
     return _tuples(json.loads(path.read_text()))
 
 
-def source_facts(source: Any) -> dict[str, Any]:
-    """The facts of a source that recipes and later commands need."""
-    return {
+def source_facts(source: Any, config: Any) -> dict[str, Any]:
+    """The facts of a source that recipes and later commands need; no labels if told so."""
+    facts = {
         "name": source.name,
         "shape": tuple(source.shape),
         "label_kind": source.label_kind,
@@ -123,6 +123,9 @@ def source_facts(source: Any) -> dict[str, Any]:
         "length": len(source),
         "class_names": list(source.class_names) if source.class_names else None,
     }
+    if not config.data.labels:
+        facts |= {"label_kind": "none", "label_dim": 0, "class_names": None}
+    return facts
 
 
 def load_source(spec: str, split: str) -> Any:
@@ -186,6 +189,9 @@ class Run:
 
         `raw` takes the newest checkpoint's weights.
         """
+        import numpy as np
+
+        from jaxgen.common import trees
         from jaxgen.train import snapshot, state
         from jaxgen.train.store import Store
 
@@ -207,6 +213,12 @@ class Run:
             with Store(self.workdir / "snapshots", verify=self.verify) as store:
                 target = {p: whole.params[p] for p in players}
                 found = snapshot.load(store, self.plan, target, average, nimg)
+        bad = [n for n, x in trees.leaves(found.params).items() if not np.isfinite(x).all()]
+        if bad:
+            raise ValueError(
+                f"{self.workdir}: the weights of {found} are not finite in {bad[:4]} and "
+                f"{max(len(bad) - 4, 0)} more; take an earlier snapshot (--nimg)"
+            )
         print(f"average: {found}")
         return found
 
@@ -233,6 +245,24 @@ def parse_classes(text: str | None, label_dim: int) -> list[int]:
     wrong = [c for c in found if c >= label_dim]
     if wrong:
         raise ValueError(f"--classes: {wrong} are not below the {label_dim} classes of this run")
+    return found
+
+
+def parse_options(pairs: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """NAME=VALUE pairs with the types of the plan's defaults.
+
+    Raises:
+      ValueError: an unknown name, or a value of another type.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"--option {pair}: this run's sampler has {dict(known)}")
+        try:
+            found[name] = type(known[name])(value)
+        except ValueError as e:
+            raise ValueError(f"--option {pair}: {name} takes a {type(known[name]).__name__}") from e
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxgen.cli import common
+from jaxgen.cli import common, guiding
 
 
 def parser() -> common.Parser:
@@ -20,7 +20,11 @@ def parser() -> common.Parser:
     what.add_argument("--features", help="feature net (default: the config's)")
     what.add_argument("--num", type=int, default=2000, help="samples to draw (default 2000)")
     what.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    what.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="sampler option"
+    )
     what.add_argument("--out", help="JSON file (default: WORKDIR/evaluations/...)")
+    guiding.add_flags(p)
     return p
 
 
@@ -35,7 +39,9 @@ def main(argv: list[str]) -> int:
 
     run = common.Run.open(args.workdir, verify=not args.no_verify)
     metrics = args.metrics.split(",") if args.metrics else list(run.plan.evals)
-    scorer = Scorer(run, metrics, args.features, args.num, args.seed)
+    options = common.parse_options(args.option, dict(run.plan.sample.options))
+    guide = guiding.open_guide(run, args)
+    scorer = Scorer(run, metrics, args.features, args.num, args.seed, options, guide)
     average = run.average(args.average, args.nimg)
     scores = scorer(average.params)
     for name, value in scores.items():
@@ -43,7 +49,9 @@ def main(argv: list[str]) -> int:
         print(
             f"{name:<40} {value:12.5g}" + (f"   (floor {floor:.5g})" if floor is not None else "")
         )
-    name = f"{average.facts['profile']}@{average.facts['nimg']}-{args.num}-seed{args.seed}.json"
+    name = f"{average.facts['profile']}@{average.facts['nimg']}-{args.num}-seed{args.seed}"
+    how = [*args.option, *([f"guidance={args.guidance:g}", args.interval or ""] if guide else [])]
+    name = "-".join([name, *filter(None, how)]).replace("/", "_") + ".json"
     out = Path(args.out) if args.out else run.workdir / "evaluations" / name
     write_json(out, {"scores": scores, **scorer.facts(), **average.facts, **provenance.facts()})
     print(f"written to {out}")
@@ -59,20 +67,28 @@ class Scorer:
     """
 
     def __init__(
-        self, run: common.Run, metrics: Sequence[str], features: str | None, num: int, seed: int
+        self,
+        run: common.Run,
+        metrics: Sequence[str],
+        features: str | None,
+        num: int,
+        seed: int,
+        options: Mapping[str, Any] | None = None,
+        guide: guiding.Guide | None = None,
     ):
         from jaxgen.cli import sampling
         from jaxgen.metrics import evaluate, stream
         from jaxgen.metrics import features as nets
 
         self.run, self.num, self.seed = run, num, seed
+        self.options, self.guide = dict(options or {}), guide
         self.floor: dict[str, float] = {}
         self.net = None
         self.restores = "psnr" in metrics
         self.metrics = [m for m in metrics if m != "psnr"]
         evaluate.check(self.metrics)
         self.held_out = run.held_out()
-        self.sampler = sampling.Sampler(run.plan, run.mesh, min(num, 256))
+        self.sampler = sampling.Sampler(run.plan, run.mesh, min(num, 256), options, guide)
         if self.restores and "image" not in run.plan.sample.needs:
             raise ValueError("psnr needs a plan that restores images; this one makes new ones")
         if self.metrics:
@@ -92,7 +108,9 @@ class Scorer:
         from jaxgen.cli import sampling
 
         plan, facts = self.run.plan, self.run.facts
-        batch = sampling.inputs(plan, facts, self.num, labels=None, source=self.held_out)
+        batch = sampling.inputs(
+            plan, facts, self.num, labels=None, source=self.held_out, guide=self.guide
+        )
         return self.score(self.sampler(params, batch, self.num, self.seed))
 
     def score(self, parts: Iterator[Mapping[str, Any]]) -> dict[str, float]:
@@ -123,7 +141,8 @@ class Scorer:
 
     def facts(self) -> dict[str, Any]:
         """What the scores depend on."""
-        found: dict[str, Any] = {"num": self.num, "seed": self.seed}
+        found: dict[str, Any] = {"num": self.num, "seed": self.seed, "options": self.options}
+        found |= self.guide.facts if self.guide else {}
         if self.net is not None:
             found |= {
                 "num_real": self.num_real,

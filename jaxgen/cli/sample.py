@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxgen.cli import common
+from jaxgen.cli import common, guiding
 
 
 def parser() -> common.Parser:
@@ -11,7 +11,9 @@ def parser() -> common.Parser:
     p = common.Parser(
         "sample",
         "Draw samples with an average of the weights. Image i depends on the seed and i only.",
-        "jaxgen sample --workdir runs/digits --num 100 --classes 0-9 --average 0.1 --out grid.png",
+        "jaxgen sample --workdir runs/digits --num 100 --classes 0-9 --average 0.1 --out grid.png\n"
+        "  jaxgen sample --workdir runs/digits --guide runs/weak@0.05 --guidance 1.7 "
+        "--interval 0.2,3 --out guided.png",
     )
     common.add_run_flags(p)
     what = p.add_argument_group("samples")
@@ -26,24 +28,11 @@ def parser() -> common.Parser:
         metavar="NAME=VALUE",
         help="sampler option of the run, such as steps=32 or psi=0.7; may be repeated",
     )
+    guiding.add_flags(p)
     out = p.add_argument_group("output")
     out.add_argument("--out", required=True, help="a grid.png, an images.npz, or a folder of PNGs")
     out.add_argument("--columns", type=int, help="of the grid (default: about a square)")
     return p
-
-
-def parse_options(pairs: list[str], known: dict) -> dict:
-    """NAME=VALUE pairs with the types of the plan's defaults."""
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in known:
-            raise ValueError(f"--option {pair}: this run's sampler has {dict(known)}")
-        try:
-            found[name] = type(known[name])(value)
-        except ValueError as e:
-            raise ValueError(f"--option {pair}: {name} takes a {type(known[name]).__name__}") from e
-    return found
 
 
 def main(argv: list[str]) -> int:
@@ -54,10 +43,17 @@ def main(argv: list[str]) -> int:
     out = Path(args.out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out {out} is a folder with files in it; name a new or empty one")
+    if out.suffix not in ("", ".png", ".npz"):
+        raise ValueError(f"--out must end in .png or .npz, or name a folder, got {out}")
     common.setup_jax()
     run = common.Run.open(args.workdir, verify=not args.no_verify)
     if run.plan.sample is None:
         raise ValueError("this run's plan has nothing to sample")
+    if run.config.data.get("latents") and out.suffix != ".npz":
+        raise ValueError(
+            f"--out {out}: this run draws latents of an autoencoder, not pictures; write them to "
+            "an .npz and decode them"
+        )
     average = run.average(args.average, args.nimg)
     write(run, average, args, out)
     print(f"{args.num} images, seed {args.seed}: {out}")
@@ -74,22 +70,28 @@ def write(run: common.Run, average: object, args: argparse.Namespace, out: Path)
 
     from jaxgen.common import provenance  # isort: skip
 
+    guide = guiding.open_guide(run, args)
     labels = None
-    if run.facts["label_kind"] == "class":
-        classes = common.parse_classes(args.classes, run.facts["label_dim"])
+    dim = run.facts["label_dim"] if run.facts["label_kind"] == "class" else 0
+    if dim := dim or (guide.classes if guide else 0):
+        classes = common.parse_classes(args.classes, dim)
         labels = sampling.class_labels(args.num, classes, ordered=True)
     elif args.classes:
         raise ValueError("--classes: this run has no classes")
-    batch = sampling.inputs(run.plan, run.facts, args.num, labels=labels, source=run.held_out())
-    options = parse_options(args.option, dict(run.plan.sample.options))
-    sampler = sampling.Sampler(run.plan, run.mesh, min(args.batch, args.num), options)
+    batch = sampling.inputs(
+        run.plan, run.facts, args.num, labels=labels, source=run.held_out(), guide=guide
+    )
+    options = common.parse_options(args.option, dict(run.plan.sample.options))
+    sampler = sampling.Sampler(run.plan, run.mesh, min(args.batch, args.num), options, guide)
     images = sampling.collect(sampler(average.params, batch, args.num, args.seed))
     facts = {"num": args.num, "seed": args.seed, **average.facts, **provenance.facts()}
+    facts |= {"options": options, **(guide.facts if guide else {})}
     if out.suffix == ".png":
         pictures.save_png(sampling.picture(images, args.columns), out)
         write_json(out.with_suffix(".json"), facts)
     elif out.suffix == ".npz":
-        arrays = {n: units.to_uint8(v) for n, v in images.items()}
+        plain = run.config.data.get("latents")
+        arrays = {n: v if plain else units.to_uint8(v) for n, v in images.items()}
         if labels is not None:
             arrays["label"] = labels.astype(np.int32)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +100,6 @@ def write(run: common.Run, average: object, args: argparse.Namespace, out: Path)
             np.savez(f, **arrays)
         temporary.replace(out)
         write_json(out.with_suffix(".json"), facts)
-    elif out.suffix:
-        raise ValueError(f"--out must end in .png or .npz, or name a folder, got {out}")
     else:
         for i, image in enumerate(units.to_uint8(images["image"])):
             tail = "" if labels is None else f"_class{labels[i]}"

@@ -18,13 +18,20 @@ def class_labels(num: int, classes: list[int], ordered: bool) -> np.ndarray:
 
 
 def inputs(
-    plan: Any, facts: Mapping[str, Any], num: int, *, labels: np.ndarray | None, source: Any = None
+    plan: Any,
+    facts: Mapping[str, Any],
+    num: int,
+    *,
+    labels: np.ndarray | None,
+    source: Any = None,
+    guide: Any = None,
 ) -> dict[str, np.ndarray]:
     """What the plan's sample needs for images 0..num-1.
 
     Args:
       labels: (num,) classes; None takes them in turn. source: held-out data, for plans that need
-      images or condition vectors; image i takes its row i, wrapping around.
+      images or condition vectors; image i takes its row i, wrapping around. guide: a
+      guiding.Guide, whose classes a run without labels takes.
     Raises:
       ValueError: when the data that is needed was not given.
     """
@@ -39,10 +46,12 @@ def inputs(
         found["image"] = np.stack([r["image"] for r in rows])
     if vectors:
         found["label"] = np.stack([r["label"] for r in rows]).astype(np.float32)
-    elif "label" in plan.sample.needs:
+    elif dim := (guide.classes if guide else 0) or facts["label_dim"] * (
+        "label" in plan.sample.needs
+    ):
         if labels is None:
-            labels = class_labels(num, list(range(facts["label_dim"])), ordered=False)
-        found["label"] = np.eye(facts["label_dim"], dtype=np.float32)[labels]
+            labels = class_labels(num, list(range(dim)), ordered=False)
+        found["label"] = np.eye(dim, dtype=np.float32)[labels]
     return found
 
 
@@ -52,13 +61,18 @@ class Sampler:
     Image i depends on (seed, i), its row of `batch` and the weights; not on chunk, mesh or number.
 
     Args:
-      chunk: images at a time. options: of the plan's sampler.
+      chunk: images at a time. options: of the plan's sampler. guide: a guiding.Guide.
     Raises:
       ValueError: unknown options.
     """
 
     def __init__(
-        self, plan: Any, mesh: Any, chunk: int = 256, options: Mapping[str, Any] | None = None
+        self,
+        plan: Any,
+        mesh: Any,
+        chunk: int = 256,
+        options: Mapping[str, Any] | None = None,
+        guide: Any = None,
     ):
         options = dict(options or {})
         unknown = sorted(set(options) - set(plan.sample.options))
@@ -69,13 +83,16 @@ class Sampler:
         self.mesh = mesh
         self.chunk = -(-chunk // mesh.size) * mesh.size
         whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-        self.frozen = jax.device_put(dict(plan.frozen), whole)
+        put = lambda tree: jax.device_put(dict(tree), whole)
+        self.frozen = put(plan.frozen)
+        self.guide = (put(guide.params), put(guide.frozen)) if guide else ()
+
+        def draw(params: Any, keys: Any, batch: Any, frozen: Any, guide_weights: Any) -> dict:
+            steer = {"wrap": lambda d: guide.wrap(d, *guide_weights)} if guide else {}
+            return dict(plan.sample.fn(params, keys, batch, frozen, **options, **steer))
+
         self.draw = jax.jit(
-            lambda params, keys, batch, frozen: dict(
-                plan.sample.fn(params, keys, batch, frozen, **options)
-            ),
-            in_shardings=(whole, rows, rows, whole),
-            out_shardings=rows,
+            draw, in_shardings=(whole, rows, rows, whole, whole), out_shardings=rows
         )
 
     def __call__(
@@ -88,7 +105,7 @@ class Sampler:
             index = np.arange(start, start + self.chunk)  # those past num are drawn and dropped
             part = jax.device_put({n: v[index % num] for n, v in batch.items()}, rows)
             keys = jax.device_put(rng.seed_keys(seed, index), rows)
-            out = jax.device_get(self.draw(params, keys, part, self.frozen))
+            out = jax.device_get(self.draw(params, keys, part, self.frozen, self.guide))
             yield {n: v[: num - start] for n, v in out.items()}
 
 

@@ -89,7 +89,7 @@ def run(config: Any, args: Any, overrides: list[str], saved: Any, changed: list[
     mesh = common.make_mesh(config)
     meshes.check_batch(config.batch, mesh, config.microbatches)
     source = common.load_source(config.data.source, "train")
-    facts = common.source_facts(source)
+    facts = common.source_facts(source, config)
     built = recipes.build(config, facts)
     stages = [Stage(built, units.images(config.images))] if hasattr(built, "players") else built
     if first:

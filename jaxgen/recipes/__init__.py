@@ -6,11 +6,13 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+SHARED = ("common", "score")  # modules beside the recipes
+
 
 def names() -> list[str]:
     """The families that have a recipe."""
     found = (m.name for m in pkgutil.iter_modules(__path__))
-    return sorted(n for n in found if n != "common")
+    return sorted(n for n in found if n not in SHARED)
 
 
 def build(config: Any, facts: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgen import averaging
 from jaxgen.common import units
 
 
@@ -19,6 +20,12 @@ def dtype(name: str) -> Any:
     if name not in ("float32", "bfloat16"):
         raise ValueError(f"config.dtype must be auto, float32 or bfloat16, got {name!r}")
     return jnp.dtype(name)
+
+
+def averages(config: Any) -> dict[str, Any]:
+    """The trackers of `config.averages`, by name."""
+    lengths = tuple(config.averages.power)
+    return averaging.tracks(lengths, units.images(config.averages.halflife))
 
 
 def images(batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -3,22 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxgen import averaging
 from jaxgen.common import params as parameters
 from jaxgen.common import rng, units
-from jaxgen.data import augmentations
+from jaxgen.data import augmentations, latents
 from jaxgen.networks import edm2
 from jaxgen.noise import precondition
 from jaxgen.objectives import edm2 as objective
-from jaxgen.recipes import common
-from jaxgen.samplers import drive, grids
-from jaxgen.samplers import steps as solvers
+from jaxgen.objectives import label_dropout
+from jaxgen.recipes import common, score
 from jaxgen.train import optim
-from jaxgen.train.plan import Aux, Phase, Plan, Player, Sample
+from jaxgen.train.plan import Aux, Phase, Plan, Player
 
 
 def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
@@ -29,34 +26,42 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
       facts: of the data source: shape (h, w, c), label_dim, label_kind.
     """
     h, w, c = facts["shape"]
-    label_dim = facts["label_dim"] if facts["label_kind"] != "none" else 0
+    c = c // 2 if config.data.latents else c
+    label_dim = score.label_dim(facts)
     model, loss_cfg, opt = config.model, config.loss, config.optimizer
     network = edm2.EDM2(
         channels=c,
         label_dim=label_dim,
         dtype=common.dtype(config.dtype),
-        **{k: _plain(v) for k, v in model.items() if k != "uncertainty_features"},
+        **{k: score.plain(v) for k, v in model.items() if k != "uncertainty_features"},
     )
     head = edm2.Uncertainty(model.uncertainty_features)
+    family = precondition.family("edm", sigma_data=loss_cfg.sigma_data)
     one = (jnp.zeros((1, h, w, c)), jnp.zeros((1,)))
     example_cond = {"label": jnp.zeros((1, label_dim))} if label_dim else None
 
     def denoiser(params: Any, **kwargs: Any) -> precondition.Denoise:
         raw = lambda x, c_noise, cond: network.apply({"params": params}, x, c_noise, cond, **kwargs)
-        return precondition.edm(raw, loss_cfg.sigma_data)
+        return precondition.denoiser(raw, family)
 
     def loss(params, batch, key, context):
         rngs = {"dropout": context.key} if model.dropout else {}
-        y = common.images(batch)
+        y, cond = common.images(batch), common.condition(batch, facts)
+        if config.data.latents:
+            fresh, key = rng.split(key, 2)
+            y = latents.draw(fresh, y)
         if config.data.hflip:
             flip, key = rng.split(key, 2)
             y = augmentations.hflip(flip, y)
+        if loss_cfg.label_dropout and cond:
+            drop, key = rng.split(key, 2)
+            cond = {"label": label_dropout.drop(drop, cond["label"], loss_cfg.label_dropout)}
         each, metrics = objective.loss(
             denoiser(params["network"], train=True, rngs=rngs),
             lambda sigma: head.apply({"params": params["uncertainty"]}, jnp.log(sigma) / 4),
             y,
             key,
-            common.condition(batch, facts),
+            cond,
             P_mean=loss_cfg.P_mean,
             P_std=loss_cfg.P_std,
             sigma_data=loss_cfg.sigma_data,
@@ -67,24 +72,6 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
         opt.ref_lr, units.images(opt.ref_images), units.images(opt.rampup_images)
     )
     adam = lambda: optim.adam(rate, b1=opt.b1, b2=opt.b2)
-
-    def sample(
-        params: Mapping[str, Any],
-        keys: jax.Array,
-        batch: Mapping[str, jax.Array],
-        frozen: Mapping[str, Any],
-        *,
-        steps: int = config.sampler.steps,
-        solver: str = config.sampler.solver,
-        sigma_min: float = config.sampler.sigma_min,
-        sigma_max: float = config.sampler.sigma_max,
-        rho: float = config.sampler.rho,
-    ) -> dict[str, jax.Array]:
-        del frozen
-        grid = grids.edm(steps, sigma_min, sigma_max, rho)
-        cond = common.condition(batch, facts)
-        denoise = denoiser(params["network"])
-        return {"image": drive.sample(solvers.STEPS[solver], denoise, keys, (h, w, c), grid, cond)}
 
     return Plan(
         players={
@@ -99,16 +86,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
             ),
         },
         phases=[Phase("score", ("network", "uncertainty"), loss)],
-        averages=averaging.tracks(tuple(config.averages.power), config.averages.halflife),
-        sample=Sample(
-            sample,
-            players=("network",),
-            needs=("label",) if label_dim else (),
-            options={"steps": config.sampler.steps, "solver": config.sampler.solver},
-        ),
+        averages=common.averages(config),
         evals=("frechet", "kernel"),
+        **score.sampling(config, facts, (h, w, c), denoiser, family),
     )
-
-
-def _plain(v: Any) -> Any:
-    return tuple(v) if isinstance(v, (list, tuple)) else v

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxgen import averaging
 from jaxgen.common import params as parameters
 from jaxgen.common import units
 from jaxgen.networks.n2n_unet import N2NUNet
@@ -80,7 +79,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
             )
         },
         phases=[Phase("regression", ("restorer",), loss)],
-        averages=averaging.tracks(tuple(config.averages.power), config.averages.halflife),
+        averages=common.averages(config),
         sample=Sample(
             sample,
             players=("restorer",),

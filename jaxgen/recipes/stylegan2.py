@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxgen import averaging
 from jaxgen.common import params as parameters
 from jaxgen.common import rng
 from jaxgen.networks.stylegan2 import Discriminator, Generator
@@ -145,7 +144,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
         },
         phases=phases,
         stats={"w_avg": jnp.zeros((g.w_dim,)), "pl_mean": jnp.zeros(())},
-        averages=averaging.tracks(tuple(config.averages.power), config.averages.halflife),
+        averages=common.averages(config),
         sample=Sample(
             sample,
             players=("generator",),

@@ -101,6 +101,17 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    """A function of a plan's weights that other runs may use: a guide's denoiser, a classifier.
+
+    fn(params, frozen) -> the function. players: those whose averages fn reads.
+    """
+
+    fn: Callable[[Mapping[str, Tree], Mapping[str, Tree]], Callable[..., Any]]
+    players: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class HostController:
     """Between steps, every `every` images: `fn(state, nimg) -> state`, free to look at data.
 
@@ -119,8 +130,9 @@ class Plan:
     passed to the step as an argument. stats: name -> initial value of arrays that losses and
     controllers carry from step to step (path-length mean, ADA's p). controllers: pure
     `(stats, metrics) -> stats`, done in the step after the phases. averages: profile name -> an
-    averaging.ema or averaging.power tracker. sample: see Sample. evals: names of the metrics that
-    suit this plan. host_controllers: see HostController.
+    averaging.ema or averaging.power tracker. sample: see Sample. exports: name -> Export, by the
+    names "denoise" (x, sigma, cond) -> x0 and "log_prob" (x, sigma, cond) -> (b,). evals: names of
+    the metrics that suit this plan. host_controllers: see HostController.
     """
 
     players: Mapping[str, Player]
@@ -130,6 +142,7 @@ class Plan:
     controllers: Sequence[Callable[[Mapping, Mapping], Mapping]] = ()
     averages: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sample: Sample | None = None
+    exports: Mapping[str, Export] = dataclasses.field(default_factory=dict)
     evals: tuple[str, ...] = ()
     host_controllers: Sequence[HostController] = ()
 

@@ -145,7 +145,7 @@ def test_evaluate_names_everything(run, capsys):
         ),
         (
             ["train", "--workdir", "x", "--config", CONFIG, "--config.recipe=edm3"],
-            "did you mean 'edm2'",
+            "did you mean 'edm",
         ),
         (["sample", "--workdir", "nowhere", "--out", "x.png"], "nowhere holds no run"),
         (["average", "--workdir", "x", "--lengths", "1:2"], "expected numbers like 0.05,0.1"),

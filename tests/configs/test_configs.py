@@ -24,19 +24,27 @@ FACTS = {  # of the sources that configs name, so that no data is needed here
     "mnist": ((28, 28, 1), "class", 10, 60_000),
     "fashion_mnist": ((28, 28, 1), "class", 10, 60_000),
     "cifar10": ((32, 32, 3), "class", 10, 50_000),
+    "tfds_dir:ffhq64": ((64, 64, 3), "none", 0, 70_000),
+    "tfds_dir:afhqv2_64": ((64, 64, 3), "class", 3, 15_803),
+    "tfds:imagenet_resized/64x64": ((64, 64, 3), "class", 1000, 1_281_167),
+    "npz:imagenet512_moments.npz?dtype=float32": ((64, 64, 8), "class", 1000, 1_281_167),
     "folder:photos": ((32, 32, 3), "class", 10, 50_000),
 }
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+DEBUG_SIZE = 16  # pixels: larger images are shrunk, plans take any size
 name_of = lambda path: path.relative_to(ROOT).as_posix()
 
 
-def facts_of(config):
+def facts_of(config, largest=None):
+    """The facts of the config's data; images no larger than `largest` pixels."""
     source = config.data.source
     assert source in FACTS, f"write the facts of the data source {source!r} into FACTS of this test"
     shape, kind, dim, length = FACTS[source]
+    if not config.data.labels:
+        kind, dim = "none", 0
     return {
         "name": source,
-        "shape": shape,
+        "shape": (*(min(n, largest or n) for n in shape[:2]), shape[2]),
         "label_kind": kind,
         "label_dim": dim,
         "length": length,
@@ -44,15 +52,15 @@ def facts_of(config):
     }
 
 
-def stages_of(config):
-    built = recipes.build(config, facts_of(config))
+def stages_of(config, largest=None):
+    built = recipes.build(config, facts_of(config, largest))
     return [Stage(built, units.images(config.images))] if isinstance(built, Plan) else built
 
 
-def random_batch(config):
+def random_batch(config, largest):
     """A batch of random images and labels, as the pipeline yields it."""
-    facts, rng, n = facts_of(config), np.random.default_rng(0), config.batch
-    labels = rng.integers(facts["label_dim"], size=n).astype(np.int32)
+    facts, rng, n = facts_of(config, largest), np.random.default_rng(0), config.batch
+    labels = rng.integers(facts["label_dim"] or 1, size=n).astype(np.int32)
     images = rng.integers(0, 256, (n, *facts["shape"])).astype(np.uint8)
     return {"image": images, "label": labels, "index": np.arange(n, dtype=np.int32)}
 
@@ -101,11 +109,11 @@ def test_one_step_at_debug_size(path):
     config = common.load_config(f"{path}:debug", [])
     config.dtype = "float32"
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
-    for stage in stages_of(config):
+    for stage in stages_of(config, DEBUG_SIZE):
         plan = stage.plan
         state = random_state(plan, mesh)
         step = steps.jit_step(plan, state, batch=config.batch, mesh=mesh)
-        data = meshes.put_batch(random_batch(config), mesh)
+        data = meshes.put_batch(random_batch(config, DEBUG_SIZE), mesh)
         before = jax.device_get(state.params)
         key = jax.device_put(jax.random.key(0), meshes.replicated(mesh))
         args = state, data, steps.put_frozen(plan, mesh), key

@@ -1,0 +1,15 @@
+"""EDM on AFHQv2 at 64 x 64 at the paper's size, VP or VE network, no classes.
+
+Claim: FID 1.96 (VP) and 2.16 (VE) (arXiv:2206.00364).
+Run: jaxgen train --config configs/edm/afhqv2_64.py --workdir runs/afhqv2_64
+Expected: not run here; the paper used 8 V100 for four days.
+Arguments: vp or ve (DDPM++ or NCSN++), width (base channels, the paper's 128), debug.
+"""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    return published.edm(arg, "afhqv2_64", net=("vp", "ve"))
