@@ -10,8 +10,10 @@ COMMANDS = {
     "sample": "draw samples with an average of the weights",
     "average": "rebuild EMA lengths from the snapshots of a finished run",
     "evaluate": "score samples against real images",
+    "import": "make a run of published weights",
     "data": "look at a data set, or prepare a folder of images",
 }
+MODULES = {"import": "import_weights"}  # commands that Python could not name
 
 
 def usage() -> str:
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: no command {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"jaxgen.cli.{name}").main(rest)
+        return importlib.import_module(f"jaxgen.cli.{MODULES.get(name, name)}").main(rest)
     except (ValueError, OSError, RuntimeError, KeyError) as e:
         if os.environ.get("JAXGEN_TRACEBACK"):
             raise
