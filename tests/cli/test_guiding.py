@@ -1,18 +1,41 @@
 """Guidance on the command line: guides of three kinds, and every mistake explained before work."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from jaxgen import recipes
 from jaxgen.__main__ import main
+from jaxgen.cli import common
+from jaxgen.train import snapshot
+from jaxgen.train import state as states
+from jaxgen.train.store import Store, write_json
 
 CONFIGS = {
-    "main": ["configs/edm2/digits.py:debug", "--config.loss.label_dropout=0.2"],
-    "weak": ["configs/edm2/digits.py:debug", "--config.images=32"],
-    "free": ["configs/edm2/digits.py:debug", "--config.data.labels=False"],
-    "classifier": ["configs/adm_classifier/digits.py:debug"],
+    "main": ("configs/edm2/digits.py:debug", "--config.loss.label_dropout=0.2"),
+    "weak": ("configs/edm2/digits.py:debug", "--config.seed=1"),
+    "free": ("configs/edm2/digits.py:debug", "--config.data.labels=False"),
+    "classifier": ("configs/adm_classifier/digits.py:debug",),
 }
+
+
+def write_run(folder, spec, *overrides):
+    """A workdir with a snapshot of random weights: training real ones compiles for minutes."""
+    config = common.load_config(spec, overrides)
+    facts = common.source_facts(common.load_source(config.data.source, "test"), config)
+    plan = recipes.build(config, facts)
+    mesh = common.make_mesh(config)
+    rng = np.random.default_rng(config.seed)
+    draw = lambda x: np.asarray(rng.normal(0, 0.3, x.shape), x.dtype)
+    state = states.abstract(plan, mesh)
+    state = dataclasses.replace(state, averages=jax.tree.map(draw, state.averages))
+    saved = {"config": json.loads(config.to_json()), "facts": facts}
+    write_json(folder / "config.json", saved)
+    with Store(folder / "snapshots") as store:
+        snapshot.save(store, plan, state, 32, "float32", {})
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +44,7 @@ def runs(tmp_path_factory, request):
         patch.chdir(request.config.rootpath)
         folder = tmp_path_factory.mktemp("runs")
         for name, args in CONFIGS.items():
-            args = [*args, "--workdir", str(folder / name), "--no_progress"]
-            assert main(["train", "--config", *args]) == 0
+            write_run(folder / name, *args)
         yield folder
 
 
@@ -49,7 +71,7 @@ def test_guides_change_the_images_and_are_written_down(runs, capsys):
     assert np.abs(guided - plain).mean() > 1
     for guide in ("unconditional", runs / "free"):
         free, _ = sample(runs, capsys, "main", "--guide", guide, "--guidance", "3")
-        assert np.abs(free - plain).mean() > 1 and np.abs(free - guided).mean() > 1
+        assert np.abs(free - plain).mean() > 0.2 and np.abs(free - guided).mean() > 0.2
 
 
 def test_a_classifier_steers_a_run_without_labels(runs, capsys):
