@@ -39,7 +39,7 @@ MAY_IMPORT = {  # docs/architecture.md has the same table
     "samplers": {"noise", "common"},
     "train": {"averaging", "common"},
     "recipes": {*ANY, "train"},
-    "interop": {"networks", "noise", "common"},
+    "interop": {"networks", "nn", "noise", "common"},
     "cli": {"recipes", "train", "samplers", "metrics", "data", "interop", "common"},
 }
 IDEAS = ("networks", "nn", "noise", "objectives", "samplers", "averaging", "metrics")
