@@ -2,8 +2,8 @@
 
 Claim: the networks, preconditionings and losses of EDM train in minutes on two CPU cores.
 Run: jaxgen train --config configs/edm/digits.py:ddpmpp --workdir runs/edm_digits
-Arguments: ddpmpp, ncsnpp or adm; edm, vp, ve or iddpm (preconditioning and loss); vp_loss (levels
-and weight of VP's training whatever the preconditioning); debug.
+Arguments: debug; ddpmpp, ncsnpp or adm; edm, vp, ve or iddpm (preconditioning and loss); vp_loss
+(levels and weight of VP's training whatever the preconditioning).
 """
 
 import ml_collections

@@ -96,6 +96,11 @@ class Scorer:
             if name == "auto":
                 name = nets.default_for(run.facts["name"], tuple(run.facts["shape"]))
             self.net = nets.load(name)
+            if run.facts["name"] == "imported":
+                raise ValueError(
+                    f"{run.workdir} was imported without data to compare with; import it again "
+                    "with --data SOURCE"
+                )
             real = common.load_source(run.config.data.source, "train")
             self.num_real = len(real)
             self.real = stream.features(self.net, _images(real), run.mesh)

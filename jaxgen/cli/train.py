@@ -42,6 +42,11 @@ def main(argv: list[str]) -> int:
     if strange:
         parser().error(f"unknown option {strange[0]}")
     saved = common.read_saved(args.workdir)
+    if saved and "import" in saved.get("command", {}):
+        raise ValueError(
+            f"{args.workdir} holds imported weights, and no state of training to go on from; "
+            "train in another --workdir"
+        )
     if args.config is None:
         if saved is None:
             parser().error("--config is needed for a new run")

@@ -39,13 +39,14 @@ class GroupNorm(nn.Module):
         groups = min(32, c // 4)
         if not groups or c % groups:
             raise ValueError(
-                f"group normalisation needs at least 4 channels that min(32, channels / 4) groups "
-                f"divide, got {c} channels; choose widths that are multiples of 4, above 128 of 32"
+                f"group normalisation makes min(32, channels / 4) groups of equal width, got {c} "
+                "channels; choose widths that are multiples of 4, and of 32 above 128"
             )
         w, bias = param(self, "w", ones, (c,)), param(self, "b", zeros, (c,))
-        # The gradients of the three uses of x are added up here and not one by one outside. On a
-        # CPU, XLA would otherwise compute the sums of all blocks below again in every block.
-        x = jax.lax.optimization_barrier(x.astype(jnp.float32))
+        # There and back changes nothing, but the gradients of the three uses of x are then added up
+        # here and not one by one outside. On a CPU, XLA would otherwise compute the sums of all
+        # blocks below again in every block.
+        x = x.astype(jnp.float32).reshape(b, -1, c).reshape(x.shape)
         mean, var = statistics(x, groups)
         a = (jax.lax.rsqrt(var + self.eps) * w.reshape(groups, -1)).reshape(b, c)
         if scale is not None:

@@ -56,6 +56,11 @@ def lrelu(x: jax.Array, slope: float = 0.2, gain: float = 2.0**0.5) -> jax.Array
     return jnp.where(x >= 0, x * gain, x * (slope * gain))
 
 
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x (..., c) @ w (c, d) as a product of matrices: for others XLA copies x in w's gradient."""
+    return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[-1])
+
+
 def bias(module: nn.Module, shape: tuple[int, ...], uniformly: bool) -> jax.Array:
     """The bias (out,) of a layer whose weight has `shape`, output last: 0 or uniform at first."""
     start = uniform(math.prod(shape[:-1]) ** -0.5) if uniformly else zeros
@@ -79,7 +84,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         w = param(self, "w", self.w_init, (x.shape[-1], self.features))
-        y = x.astype(self.dtype) @ (w * self.gain).astype(self.dtype)
+        y = matmul(x.astype(self.dtype), (w * self.gain).astype(self.dtype))
         if self.use_bias:
             y = y + (bias(self, w.shape, self.uniform_bias) * self.gain).astype(self.dtype)
         return y

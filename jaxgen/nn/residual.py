@@ -17,8 +17,8 @@ from jaxgen.common.params import param
 from jaxgen.nn.attention import SelfAttention
 from jaxgen.nn.dropout import dropout
 from jaxgen.nn.group_norm import GroupNorm
-from jaxgen.nn.layers import Start, bias
-from jaxgen.nn.resample import down2, up2
+from jaxgen.nn.layers import Start, bias, matmul
+from jaxgen.nn.resample import conv, down2, up2, up2_conv
 
 
 class Style(NamedTuple):
@@ -56,8 +56,28 @@ class Skip(nn.Module):
         b = (bias(self, w.shape, self.start.uniform_bias) * self.gain).astype(self.dtype)
         x, w = x.astype(self.dtype), (w * self.gain).astype(self.dtype)
         if self.mode == "up":  # the bias comes last: filters lose some of a constant at the border
-            return up2(x @ w, self.taps) + b
-        return resample(x, self.mode, self.taps) @ w + b
+            return up2(matmul(x, w), self.taps) + b
+        return matmul(resample(x, self.mode, self.taps), w) + b
+
+
+class Conv(nn.Module):
+    """3x3 convolution of the resampled x."""
+
+    features: int
+    start: Start
+    mode: str = "keep"
+    taps: tuple[int, ...] = (1, 1)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        w = param(self, "w", self.start.w, (3, 3, x.shape[-1], self.features))
+        b = bias(self, w.shape, self.start.uniform_bias).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.mode == "up" and self.taps == (1, 1):
+            # A quarter of the products; for longer filters the borders would differ.
+            return up2_conv(x, w, self.taps) + b
+        return conv(resample(x, self.mode, self.taps), w) + b
 
 
 class Block(nn.Module):
@@ -75,8 +95,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, emb: jax.Array, train: bool) -> jax.Array:
         s, dtype = self.style, self.dtype
         y = nn.silu(GroupNorm(s.eps, dtype, name="norm0")(x))
-        y = resample(y, self.mode, self.taps)
-        y = s.start.conv(self.features, dtype=dtype, name="conv0")(y)
+        y = Conv(self.features, s.start, self.mode, self.taps, dtype, name="conv0")(y)
         shift = s.start.dense(self.features * (1 + s.adaptive), name="emb")(emb)
         norm1 = GroupNorm(s.eps, dtype, name="norm1")
         if s.adaptive:

@@ -86,4 +86,3 @@ def heun(sigmas: np.ndarray) -> Table:
     with np.errstate(divide="ignore"):
         second = (1 / r - 1) / 2
     return two_stage(sigmas[:-1], (r, 1 - r), sigmas[1:], (r, 1 - r - second, second))
-

@@ -163,7 +163,7 @@ def test_mistakes_are_explained(args, text, tmp_path, capsys, monkeypatch):
         (["--classes", "4-12", "--out", "x.png"], r"[10, 11, 12] are not below the 10 classes"),
         (["--classes", "a-b", "--out", "x.png"], "--classes must look like 0-9"),
         (["--out", "x.jpg"], "must end in .png or .npz"),
-        (["--option", "psi=0.7", "--out", "x.png"], "this run's sampler has {'steps': 3"),
+        (["--option", "psi=0.7", "--out", "x.png"], "this run's sampler has {"),
         (["--average", "0.29", "--out", "x.png"], "reachable here"),
         (["--average", "ema", "--out", "x.png"], "no average 'ema'; tracked are"),
         (["--nimg", "5", "--out", "x.png"], "no snapshot at 5 images; there are [32, 64]"),
@@ -178,6 +178,13 @@ def test_unknown_flags_name_the_nearest(run, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["sample", "--workdir", str(run), "--out", "x.png", "--clases", "3"])
     assert stop.value.code == 2 and "did you mean --classes?" in capsys.readouterr().err
+
+
+def test_imported_weights_are_not_trained_on(tmp_path, capsys):
+    saved = {"config": {}, "facts": {}, "command": {"import": ["net.pkl"]}}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    text = call(capsys, "train", "--config", CONFIG, "--workdir", tmp_path, code=2)
+    assert "holds imported weights" in text and "another --workdir" in text
 
 
 def test_classes_and_lengths():

@@ -1,0 +1,246 @@
+"""What the experiments share: budgets, runs that are trained once, scores, tables and figures.
+
+An experiment is a folder with README.md (the paper's claim, our table and figure, a verdict),
+run.py and results.csv. run.py makes the table again from nothing: it trains what it needs below
+--workdir, finds finished runs there, and rewrites results.csv, figure.png and the README's table.
+"""
+
+import argparse
+import csv
+import dataclasses
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BUDGETS = ("cpu", "gpu", "debug")
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass
+class Experiment:
+    """One run of an experiment: its folder, its budget and where its runs lie."""
+
+    folder: Path
+    budget: str
+    workdir: Path
+    seed: int
+    start: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def debug(self) -> bool:
+        """A run of seconds that only shows that everything works; it writes below workdir."""
+        return self.budget == "debug"
+
+    @property
+    def out(self) -> Path:
+        """Where results.csv, figure.png and the README's table go."""
+        return self.workdir if self.debug else self.folder
+
+    def pick(self, cpu: Any, gpu: Any, debug: Any) -> Any:
+        """The value of this budget."""
+        return {"cpu": cpu, "gpu": gpu, "debug": debug}[self.budget]
+
+    def log(self, text: str) -> None:
+        """A line with the seconds since the start."""
+        print(f"[{time.perf_counter() - self.start:6.0f} s] {text}", flush=True)
+
+    def train(self, name: str, config: str, *overrides: str) -> "Path":
+        """`jaxgen train` in workdir/name, or the finished run found there; overrides are k=v."""
+        from jaxgen.cli import train
+
+        path = self.workdir / name
+        spec = str(ROOT / config) + ((",debug" if ":" in config else ":debug") * self.debug)
+        if self.debug:  # durations stay those of the debug size
+            fixed = ("images", "batch", "snapshot_every", "checkpoint_every", "log_every")
+            overrides = tuple(o for o in overrides if o.split("=")[0] not in fixed)
+        self.log(f"training {name}: {config} {' '.join(overrides)}")
+        args = [f"--config.{o}" for o in (*overrides, f"seed={self.seed}")]
+        code = train.main(["--config", spec, "--workdir", str(path), "--no_progress", *args])
+        if code:
+            raise SystemExit(code)
+        return path
+
+    def write(self, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
+        """results.csv with all columns, and the table of `columns` into the README."""
+        columns = list(columns or rows[0])
+        names = list(dict.fromkeys(n for row in rows for n in row))
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (self.out / "results.csv").open("w", newline="") as f:
+            writer = csv.DictWriter(f, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({n: number(v) for n, v in row.items()} for row in rows)
+        print("\n" + table(rows, columns))
+        if not self.debug:
+            put_table(self.folder / "README.md", rows, columns)
+        self.log(f"written to {self.out / 'results.csv'}")
+
+    def save(self, figure: Any, name: str = "figure.png") -> None:
+        """A matplotlib figure beside the README."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.out / name, dpi=110, bbox_inches="tight")
+
+
+def main(file: str, doc: str, run: Callable[[Experiment], None], runs: str | None = None) -> None:
+    """The command line of run.py: `main(__file__, __doc__, run)`.
+
+    Experiments that train the same networks name the folder of their `runs`.
+    """
+    from jaxgen.cli import common
+
+    folder = Path(file).resolve().parent
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--budget", choices=BUDGETS, default="cpu", help="size of it all (default cpu)")
+    p.add_argument("--workdir", default=f"runs/{runs or folder.name}", help="folder of the runs")
+    p.add_argument("--seed", type=int, default=0, help="of training and sampling (default 0)")
+    args = p.parse_args()
+    common.setup_jax()
+    import matplotlib
+
+    matplotlib.use("Agg")
+    workdir = Path(args.workdir) / args.budget
+    experiment = Experiment(folder, args.budget, workdir, args.seed)
+    run(experiment)
+    experiment.log("done")
+
+
+def number(v: Any) -> Any:
+    """Floats to six digits, for files that do not change in the last bit."""
+    return f"{v:.6g}" if isinstance(v, float) else v
+
+
+def over_seeds(scores: Sequence[Mapping[str, float]]) -> Row:
+    """The means of repeated measurements by name, and their standard deviations as `<name> std`."""
+    values = {n: [s[n] for s in scores] for n in scores[0]}
+    means = {n: statistics.fmean(v) for n, v in values.items()}
+    return means | {f"{n} std": statistics.pstdev(v) for n, v in values.items()}
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """A Markdown table of these columns; floats with four digits."""
+    show = lambda v: f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v)
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(show(row.get(c)) for c in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+MARKS = "<!-- results -->", "<!-- end of results -->"
+
+
+def put_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Replaces what lies between the two marks of a README by the table."""
+    text = path.read_text()
+    pattern = re.compile(re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1]), re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{path} has no lines {MARKS[0]} and {MARKS[1]} to put the table between")
+    block = f"{MARKS[0]}\n{table(rows, columns)}\n{MARKS[1]}"
+    path.write_text(pattern.sub(lambda _: block, text))
+
+
+class Judge:
+    """Scores of a trained run's samples: any average, sampler options and guidance.
+
+    judge(average="0.1", options={"steps": 8}, guide="runs/x@0.05", guidance=2.0) gives
+    {"frechet": ..., "kernel": ..., "precision": ..., "recall": ...} without the net's name, which
+    is `judge.net`.
+    """
+
+    METRICS = ("frechet", "kernel", "precision_recall")
+
+    def __init__(self, workdir: Path, num: int, seed: int = 0, metrics: Sequence[str] = METRICS):
+        from jaxgen.cli import common
+
+        self.run = common.Run.open(workdir)
+        self.num, self.seed, self.metrics = num, seed, metrics
+        self._scorer: Any = None
+
+    def scorer(self, options: Mapping | None = None, guide: Any = None) -> Any:
+        """An evaluate.Scorer; the features of the real images are computed once."""
+        from jaxgen.cli import evaluate
+
+        new = evaluate.Scorer(
+            self.run, self.metrics if self._scorer is None else (), None, self.num, self.seed,
+            options, guide,
+        )  # fmt: skip
+        if self._scorer is None:
+            self._scorer = new
+        else:
+            first = self._scorer
+            new.metrics, new.net, new.real = first.metrics, first.net, first.real
+            new.num_real, new.floor = first.num_real, first.floor
+        return new
+
+    @property
+    def net(self) -> str:
+        """The name of the feature net."""
+        return (self._scorer or self.scorer()).net.name
+
+    @property
+    def floor(self) -> dict[str, float]:
+        """The scores of real test images."""
+        return self._plain((self._scorer or self.scorer()).floor)
+
+    @staticmethod
+    def _plain(scores: Mapping[str, float]) -> dict[str, float]:
+        return {n.partition("@")[0]: float(v) for n, v in scores.items()}
+
+    def __call__(
+        self,
+        average: str | float | None = None,
+        nimg: int | None = None,
+        options: Mapping | None = None,
+        **flags: Any,
+    ) -> dict[str, float]:
+        """The scores; flags are guide, guidance and interval, as on the command line."""
+        from jaxgen.cli import guiding
+
+        args = argparse.Namespace(**({"guide": None, "guidance": 1.0, "interval": None} | flags))
+        guide = guiding.open_guide(self.run, args)
+        params = self.run.average(average, nimg).params
+        return self._plain(self.scorer(options, guide)(params))
+
+    def sweep(
+        self,
+        guide: Path,
+        weights: Sequence[float],
+        interval: tuple[float, float] | None = None,
+        average: str | float | None = None,
+        nimg: int | None = None,
+        options: Mapping | None = None,
+    ) -> dict[float, dict[str, float]]:
+        """The scores at several guidance weights, guided by another run, by weight.
+
+        The weight is an argument of one compiled sampler, where the command's is part of it.
+        average, nimg: of the guide, which may be an early snapshot; the run itself takes its own.
+        """
+        import jax.numpy as jnp
+
+        from jaxgen.cli import common, guiding
+        from jaxgen.samplers import guidance
+
+        other = common.Run.open(guide)
+        export = other.plan.exports["denoise"]
+        found = other.average(average, nimg, export.players)
+
+        def wrap(denoise: Callable, params: Mapping, frozen: Mapping) -> Callable:
+            steered = guidance.autoguide(
+                denoise, export.fn(params["players"], frozen), params["weight"]
+            )
+            return steered if interval is None else guidance.interval(steered, denoise, *interval)
+
+        params = {"players": found.params, "weight": jnp.float32(1)}
+        scorer = self.scorer(options, guiding.Guide(wrap, params, dict(other.plan.frozen), {}))
+        main = self.run.average(None).params
+        scores = {}
+        for w in weights:
+            scorer.sampler.guide[0]["weight"] = jnp.float32(w)
+            scores[w] = self._plain(scorer(main))
+        return scores
+
+
+if __name__ == "__main__":
+    sys.exit("experiments/common.py is no experiment; run experiments/NAME/run.py")
