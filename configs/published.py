@@ -18,7 +18,7 @@ def edm(arg: str, data: str, **choices: bool | tuple[str, ...]) -> ml_collection
     c.features = "pixels"
     c.model.network = "adm" if adm else "ncsnpp" if args.get("net") == "ve" else "ddpmpp"
     c.model.attn_resolutions = row.attention
-    c.model.dropout = row.dropout
+    c.model.dropout = row.dropout if full else 0.1
     c.model.remat = False  # True computes blocks again in the backward pass, to save memory
     if adm:
         c.model.channels_per_head = 64 if full else 8

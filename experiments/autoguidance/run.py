@@ -29,7 +29,7 @@ def run(e: common.Experiment) -> None:
         ("model.model_channels=8", "model.channels_per_head=8"), ("model.model_channels=16",), ()
     )
     early = e.pick(10_240, 400_000, 32)
-    options = {"steps": e.pick(12, 32, 4)}
+    options = {"steps": e.pick(16, 32, 4)}
     weights = e.pick((1.25, 1.5, 2.0, 3.0), (1.25, 1.5, 2.0, 3.0), (2.0,))
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
     for i in range(e.pick(2, 3, 1)):

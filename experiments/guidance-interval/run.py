@@ -30,7 +30,7 @@ def run(e: common.Experiment) -> None:
     length = e.pick(
         ("images=40960", "snapshot_every=5120"), ("images=2M", "snapshot_every=100k"), ()
     )
-    options = {"steps": e.pick(12, 32, 4)}
+    options = {"steps": e.pick(16, 32, 4)}
     weights = e.pick((1.25, 1.5, 2.0, 3.0), (1.25, 1.5, 2.0, 3.0), (2.0,))
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
     for i in range(e.pick(2, 3, 1)):

@@ -47,8 +47,9 @@ def compare(name, got, row, capsys):
         print(f"\n{name}: {got[0]:.3f} M, {got[1]:.1f} GFLOPs (published {published})", end="")
     assert abs(got[0] - row.params) < 0.9  # published in whole millions
     if row.gflops:
-        # Products only here; the published counts are 0.7 to 2.3 % higher in every row.
-        assert 0.975 < got[1] / row.gflops <= 1.005
+        # Products only here: EDM2's published counts are 0.9 to 2.3 % higher in every row. ADM's is
+        # 7.7 % higher, since convolutions of upsampled images are done with fewer products here.
+        assert 0.92 < got[1] / row.gflops <= 1.005
 
 
 @pytest.mark.parametrize("name", EDM_NETS)
