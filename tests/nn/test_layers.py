@@ -98,3 +98,29 @@ def test_layers_work_within_named_modules():
         "down": {"w": (3, 3, 1, 4), "b": (4,)},
         "out": {"w": (4, 2), "b": (2,)},
     }
+
+
+def test_uniform_starts():
+    """Xavier: variance gain^2 2 / (fan_in + fan_out); fan-in: 1 / (3 fan_in), biases too."""
+    key, shape = jax.random.key(0), (3, 3, 40, 60)
+    for start, variance in (
+        (layers.xavier_uniform(0.5), 0.25 * 2 / (9 * 100)),
+        (layers.fan_in_uniform, 1 / (3 * 9 * 40)),
+    ):
+        w = start(key, shape)
+        assert w.shape == shape and abs(float(w.var()) / variance - 1) < 0.05
+        assert float(jnp.abs(w).max()) <= (3 * variance) ** 0.5
+    start = layers.Start(layers.fan_in_uniform, layers.xavier_uniform(), params.zeros, True)
+    p = params.init(start.dense(500, name="x"), key, jnp.ones((1, 16)))
+    assert abs(float(p["b"].std()) - (3 * 16) ** -0.5) < 0.02
+    p = params.init(start.conv(5, "last", name="x"), key, jnp.ones((1, 4, 4, 3)))
+    assert not any(jnp.any(x) for x in jax.tree.leaves(p))
+
+
+def test_gain_multiplies_the_result():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    for layer in (layers.Dense(5), layers.Conv(5)):
+        p = params.init(layer, jax.random.key(1), x)
+        p["b"] = jnp.arange(5.0)
+        twice = layer.clone(gain=2.0).apply({"params": p}, x)
+        np.testing.assert_allclose(twice, 2 * layer.apply({"params": p}, x), atol=1e-5)
