@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgen.common import trees
 from jaxgen.common.params import normal, param, zeros
-from jaxgen.nn.resample import down2, up2
+from jaxgen.nn.resample import conv, down2, up2
 
 EPS = 1e-4
 
@@ -78,9 +78,7 @@ class MPConv(nn.Module):
             return x @ w
         if spatial == (1, 1):
             return jnp.einsum("bhwi,io->bhwo", x, w[0, 0])
-        return jax.lax.conv_general_dilated(
-            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return conv(x, w)
 
 
 class Gain(nn.Module):

@@ -28,7 +28,7 @@ def test_operations_keep_unit_second_moment():
 
 
 def test_cat_weighs_its_parts_by_t_whatever_their_widths():
-    a, b = draw(500, 60), draw(500, 20)
+    a, b = draw(5000, 60), draw(5000, 20)
     for t in (0.3, 0.5, 0.8):
         y = mp.mp_cat(a, b, t)
         assert square(y) == pytest.approx(1, abs=0.03)
