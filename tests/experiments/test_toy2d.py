@@ -21,7 +21,7 @@ def test_energy_score_and_loss_against_the_reference(goldens):
     params = {f"layer{i}": {"w": jnp.asarray(w)} for i, w in enumerate(layers)}
     params["out"] = {"gain": jnp.asarray(z["model/param/gain"])}
     x, sigma = jnp.asarray(z["model/x"]), jnp.asarray(z["model/sigma"])
-    net = toy.Energy(24)
+    net = toy.Energy(24, layers=len(layers))
     log = net.apply({"params": params}, x, sigma)
     score = (toy.denoiser(net, params)(x, sigma) - x) / sigma[:, None] ** 2
     np.testing.assert_allclose(log, z["model/logp"], rtol=1e-5, atol=1e-5)
