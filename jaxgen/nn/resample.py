@@ -7,13 +7,11 @@ Images are padded with zeros once, before everything else, so a filter's spill b
 still seen by the convolution that follows.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 
 TAPS = (1, 3, 3, 1)
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -24,54 +22,7 @@ Padding = str | tuple[Pad, Pad]
 def conv(x: jax.Array, w: jax.Array, stride: int = 1, padding: Padding = "SAME") -> jax.Array:
     """Convolution as deep learning has it (a correlation): x (b, h, w, c), w (kh, kw, c, o)."""
     w = w.astype(x.dtype)
-    if stride == 1 and jax.default_backend() == "cpu":
-        return _unit(x, w, padding)
-    return _conv(x, w, padding, stride)
-
-
-def _conv(x: jax.Array, w: jax.Array, padding: Padding, stride: int = 1) -> jax.Array:
     return jax.lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=NHWC)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _unit(x: jax.Array, w: jax.Array, padding: Padding) -> jax.Array:
-    """`_conv` whose gradient of w is faster on a CPU."""
-    return _conv(x, w, padding)
-
-
-def _unit_jvp(padding: Padding, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    (x, w), (dx, dw), dy = primals, tangents, []
-    if not isinstance(dx, SymbolicZero):
-        dy.append(_conv(dx, w, padding))
-    if not isinstance(dw, SymbolicZero):
-        dy.append(_taller(x, dw, padding))
-    return _unit(x, w, padding), sum(dy)
-
-
-_unit.defjvp(_unit_jvp, symbolic_zeros=True)
-
-
-def _taller(x: jax.Array, w: jax.Array, padding: Padding) -> jax.Array:
-    """`_conv(x, w)` with rows too many, cut off again.
-
-    The gradient of w is a convolution of x with the gradient of y as the kernel. XLA's CPU backend
-    (jaxlib 0.10) computes it 2 to 5 times faster when that kernel is taller than x, or wider, but
-    has no more pixels than x; for that, x is padded beforehand on the other axis.
-    """
-    size, k = x.shape[1:3], w.shape[:2]
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(size, k, (1, 1), padding)
-    for tall, other in ((0, 1), (1, 0)):
-        n, m = size[tall], size[other] + sum(padding[other])
-        if (n + 1) * (m - k[other] + 1) > n * m:
-            continue
-        lo, hi = padding[tall]
-        out = n + lo + hi - k[tall] + 1
-        pads = [(0, 0), (0, 0)]
-        pads[tall] = (lo, max(hi, hi + n + 1 - out))
-        y = _conv(_pad(x, other + 1, *padding[other]), w, pads)
-        return jax.lax.slice_in_dim(y, 0, out, axis=tall + 1)
-    return _conv(x, w, padding)
 
 
 def _normalised(taps: Sequence[float], gain: float) -> list[float]:
