@@ -145,7 +145,7 @@ def figure(
     """Both distances over the number of evaluations."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 2, figsize=(12, 5), layout="tight")
+    fig, axes = plt.subplots(1, 2, figsize=(12, 6), layout="constrained")
     colors, dashes = (
         {"vp": "tab:blue", "ve": "tab:red", "edm": "tab:green"},
         {"euler": "--", "heun": "-"},
@@ -165,7 +165,8 @@ def figure(
     for ax in axes:
         ax.set_xticks(counts, [str(n) for n in counts])
         ax.minorticks_off()
-    axes[0].legend(fontsize=8)
+    handles = axes[0].get_legend_handles_labels()
+    fig.legend(*handles, fontsize=8, ncols=6, loc="outside lower center")
     e.save(fig)
 
 
