@@ -158,17 +158,15 @@ class Bench:
 
     def sample(self) -> dict[str, Any]:
         """`jaxgen sample`'s drawing with initial weights, to images on the host, chunk by chunk."""
-        from jaxgen.cli.sample import parse_options
-
         plan, args = self.plan, self.args
-        options = parse_options(args.option, dict(plan.sample.options))
+        options = common.parse_options(args.option, dict(plan.sample.options))
         sampler = sampling.Sampler(plan, self.mesh, args.num, options)
         num = sampler.chunk
         source = common.load_source(self.config.data.source, "test")
         inputs = sampling.inputs(plan, self.facts, num, labels=None, source=source)
         params = states.init_params(plan, self.config.seed)
         params = {n: params[n] for n in plan.sample.players}
-        call = params, rng.seed_keys(0, np.arange(num)), inputs, sampler.frozen
+        call = params, rng.seed_keys(0, np.arange(num)), inputs, sampler.frozen, sampler.guide
         call = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), call)
         measure.forget_cache()
         start = time.perf_counter()
@@ -183,7 +181,7 @@ class Bench:
         one = lambda: next(sampler(params, inputs, num, seed=0))["image"]
         if not np.isfinite(one()).all():
             raise RuntimeError("the images that are to be timed are not finite")
-        jaxpr = jax.make_jaxpr(lambda *a: plan.sample.fn(*a, **options)["image"])(*call).jaxpr
+        jaxpr = jax.make_jaxpr(lambda *a: plan.sample.fn(*a, **options)["image"])(*call[:4]).jaxpr
         found |= self.rates(self.times(one)[0], num, measure.matmul_flops(jaxpr))
         return {
             **found,
