@@ -53,20 +53,20 @@ def figure(e: common.Experiment, rows: list[common.Row]) -> None:
     """Distance over the weight, a line an interval; precision against recall."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="tight")
+    fig, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     real, none = rows[:2]
     for name in INTERVALS:
         line = [none, *(r for r in rows if r["guided"] == name)]
         x, frechet, precision, recall = ([r[n] for r in line] for n in ("weight", *SHOWN))
         axes[0].errorbar(x, frechet, [r["frechet std"] for r in line], fmt="o-", label=name)
         axes[1].plot(recall, precision, "o-", label=name)
-    axes[0].axhline(real["frechet"], color="grey", ls=":", label="real test images")
+    axes[0].axhline(real["frechet"], color="k", ls=":")
     axes[0].set(xlabel="guidance weight", ylabel="Fréchet distance")
     axes[1].plot(none["recall"], none["precision"], "ks", label="no guidance")
     axes[1].plot(real["recall"], real["precision"], "k*", ms=10, label="real test images")
     axes[1].set(xlabel="recall", ylabel="precision")
-    for ax in axes:
-        ax.legend(fontsize=8)
+    lines = dict(zip(*(axes[1].get_legend_handles_labels()[::-1])))
+    fig.legend(lines.values(), lines, fontsize=8, ncols=4, loc="outside lower center")
     e.save(fig)
 
 
