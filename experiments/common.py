@@ -128,6 +128,30 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def over_weights(e: Experiment, rows: Sequence[Row], column: str) -> None:
+    """Distance over the guidance weight and precision against recall, a line a value of `column`.
+
+    The first two rows are the real test images and no guidance.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    real, none, *rest = rows
+    for name in dict.fromkeys(r[column] for r in rest):
+        line = [none, *(r for r in rest if r[column] == name)]
+        of = {n: [r[n] for r in line] for n in line[-1] if n != column}
+        axes[0].errorbar(of["weight"], of["frechet"], of["frechet std"], fmt="o-", label=name)
+        axes[1].plot(of["recall"], of["precision"], "o-", label=name)
+    axes[0].axhline(real["frechet"], color="k", ls=":")
+    axes[0].set(xlabel="guidance weight", ylabel="Fréchet distance")
+    axes[1].plot(none["recall"], none["precision"], "ks", label="no guidance")
+    axes[1].plot(real["recall"], real["precision"], "k*", ms=10, label="real test images")
+    axes[1].set(xlabel="recall", ylabel="precision")
+    handles = axes[1].get_legend_handles_labels()
+    fig.legend(*handles, fontsize=8, ncols=3, loc="outside lower center")
+    e.save(fig)
+
+
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
 

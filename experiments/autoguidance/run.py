@@ -14,7 +14,6 @@ from experiments import common
 
 CFG, BOTH = "CFG: without labels", "autoguidance: smaller, less trained"
 YOUNG, SMALL = "autoguidance: less trained", "autoguidance: smaller"
-GUIDES = CFG, BOTH, YOUNG, SMALL
 
 
 def run(e: common.Experiment) -> None:
@@ -52,29 +51,7 @@ def run(e: common.Experiment) -> None:
     rows: list[common.Row] = [{"guide": "(real test images)", **judge.floor}]
     rows += [{"guide": n, "weight": w, **common.over_seeds(s)} for (n, w), s in found.items()]
     e.write(rows, ["guide", "weight", "frechet", "frechet std", "precision", "recall"])
-    figure(e, rows)
-
-
-def figure(e: common.Experiment, rows: list[common.Row]) -> None:
-    """Distance over the weight, a line a guide; precision against recall."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="tight")
-    real, none = rows[:2]
-    for name in GUIDES:
-        line = [none, *(r for r in rows if r["guide"] == name)]
-        columns = ("weight", "frechet", "precision", "recall")
-        x, frechet, precision, recall = ([r[n] for r in line] for n in columns)
-        axes[0].errorbar(x, frechet, [r["frechet std"] for r in line], fmt="o-", label=name)
-        axes[1].plot(recall, precision, "o-", label=name)
-    axes[0].axhline(real["frechet"], color="grey", ls=":", label="real test images")
-    axes[0].set(xlabel="guidance weight", ylabel="Fréchet distance")
-    axes[1].plot(none["recall"], none["precision"], "ks", label="no guidance")
-    axes[1].plot(real["recall"], real["precision"], "k*", ms=10, label="real test images")
-    axes[1].set(xlabel="recall", ylabel="precision")
-    for ax in axes:
-        ax.legend(fontsize=8)
-    e.save(fig)
+    common.over_weights(e, rows, "guide")
 
 
 if __name__ == "__main__":

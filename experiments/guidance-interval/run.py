@@ -19,7 +19,6 @@ INTERVALS = {
     "low: sigma <= 0.3": (0.0, 0.3),
     "middle and low: sigma <= 2": (0.0, 2.0),
 }
-SHOWN = "frechet", "precision", "recall"
 
 
 def run(e: common.Experiment) -> None:
@@ -46,28 +45,7 @@ def run(e: common.Experiment) -> None:
     rows: list[common.Row] = [{"guided": "(real test images)", **judge.floor}]
     rows += [{"guided": n, "weight": w, **common.over_seeds(s)} for (n, w), s in found.items()]
     e.write(rows, ["guided", "weight", "frechet", "frechet std", "precision", "recall"])
-    figure(e, rows)
-
-
-def figure(e: common.Experiment, rows: list[common.Row]) -> None:
-    """Distance over the weight, a line an interval; precision against recall."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    real, none = rows[:2]
-    for name in INTERVALS:
-        line = [none, *(r for r in rows if r["guided"] == name)]
-        x, frechet, precision, recall = ([r[n] for r in line] for n in ("weight", *SHOWN))
-        axes[0].errorbar(x, frechet, [r["frechet std"] for r in line], fmt="o-", label=name)
-        axes[1].plot(recall, precision, "o-", label=name)
-    axes[0].axhline(real["frechet"], color="k", ls=":")
-    axes[0].set(xlabel="guidance weight", ylabel="Fréchet distance")
-    axes[1].plot(none["recall"], none["precision"], "ks", label="no guidance")
-    axes[1].plot(real["recall"], real["precision"], "k*", ms=10, label="real test images")
-    axes[1].set(xlabel="recall", ylabel="precision")
-    lines = dict(zip(*(axes[1].get_legend_handles_labels()[::-1])))
-    fig.legend(lines.values(), lines, fontsize=8, ncols=4, loc="outside lower center")
-    e.save(fig)
+    common.over_weights(e, rows, "guided")
 
 
 if __name__ == "__main__":
