@@ -121,8 +121,10 @@ def over_seeds(scores: Sequence[Mapping[str, float]]) -> Row:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """A Markdown table of these columns; floats with four digits."""
-    show = lambda v: f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v)
+    """A Markdown table of these columns; floats as in the file, rounded to four digits."""
+    show = lambda v: (
+        f"{float(number(v)):.4g}" if isinstance(v, float) else "" if v is None else str(v)
+    )
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(show(row.get(c)) for c in columns) + " |" for row in rows]
     return "\n".join(lines)

@@ -74,9 +74,9 @@ def figure(e: common.Experiment, rows: list[common.Row], grids: dict) -> None:
     """Precision, recall, accuracy and distance against the scale; images of four settings."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 3, figsize=(15, 4), width_ratios=(1, 1, 1.2))
+    fig, axes = plt.subplot_mosaic("ab;cc", figsize=(12, 9), layout="constrained")
     place = np.arange(len(SCALES))
-    for ax, name in zip(axes, NETWORKS):
+    for ax, name in zip((axes["a"], axes["b"]), NETWORKS):
         mine = [row for row in rows if row["network"] == name]
         for what in ("accuracy", "precision", "recall"):
             ax.plot(place, [row[what] for row in mine], "o-", label=what)
@@ -85,16 +85,15 @@ def figure(e: common.Experiment, rows: list[common.Row], grids: dict) -> None:
         other.set(yscale="log", ylabel="frechet")
         ax.set(xlabel="scale", title=f"{name} network", ylim=(0, 1.03))
         ax.set_xticks(place, [f"{s:g}" for s in SCALES])
-        ax.legend(*(a + b for a, b in zip(*(x.get_legend_handles_labels() for x in (ax, other)))))
+    lines = [a + b for a, b in zip(*(x.get_legend_handles_labels() for x in (ax, other)))]
+    fig.legend(*lines, ncols=4, loc="outside upper center")
     chosen = [(n, s) for n in NETWORKS for s in (0.0, 1.0, 10.0)]
     strips = [pictures.grid(grids[key], 20, scale=8) for key in chosen]
-    axes[2].imshow(np.concatenate(strips, 0).squeeze(), cmap="gray")
+    axes["c"].imshow(np.concatenate(strips, 0).squeeze(), cmap="gray")
     height = strips[0].shape[0]
-    axes[2].set_yticks(
-        [height * (i + 0.5) for i in range(len(chosen))], [f"{n}, {s:g}" for n, s in chosen]
-    )
-    axes[2].set(xticks=[], title="classes 0 to 9, twice")
-    fig.tight_layout()
+    middle = [height * (i + 0.5) for i in range(len(chosen))]
+    axes["c"].set_yticks(middle, [f"{n}, {s:g}" for n, s in chosen])
+    axes["c"].set(xticks=[], title="classes 0 to 9, twice, at three scales")
     e.save(fig)
 
 
