@@ -91,8 +91,9 @@ def lines(root: Path) -> Iterator[str]:
     """The whole of docs/index.md."""
     yield from ("# Index", "")
     yield from ("Made by `python scripts/make_docs.py` from the first line of each file.", "")
-    yield "See also [architecture](architecture.md), [notation](notation.md) and"
-    yield from ("[adding a paper](adding_a_paper.md).", "")
+    yield "See also [architecture](architecture.md), [notation](notation.md),"
+    yield "[adding a paper](adding_a_paper.md), [speed](speed.md) and"
+    yield from ("[experiments](../experiments/index.md).", "")
     for package, title in IDEAS.items():
         files = sorted((root / "jaxgen" / package).glob("*.py"))
         rows = [idea(p, root) for p in files if p.name != "__init__.py"]

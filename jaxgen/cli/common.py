@@ -49,24 +49,28 @@ def add_run_flags(parser: Parser) -> None:
     )
 
 
-CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
+# By default XLA (jaxlib 0.10) gives a CPU's convolutions to YNNPACK, which uses one core for most
+# of them and takes three times as long for gradients of weights as Eigen. And it merges what remat
+# computes again with what was computed before, so that remat saves nothing.
+CPU_FLAGS = (
+    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",
+    "--xla_disable_hlo_passes=cse_barrier_expander",
+)
 
 
 def setup_jax() -> None:
     """Settings of JAX that all commands share; to be called before the first computation.
 
-    Compiled programs are kept between processes, unless JAX_COMPILATION_CACHE_DIR says where. On a
-    CPU, convolutions are left to Eigen: by default XLA (jaxlib 0.10) gives them to YNNPACK, which
-    uses one core for most of them and takes three times as long for gradients of weights. An
-    XLA_FLAGS that names xla_cpu_experimental_ynn_fusion_type is respected, and where libtpu is
-    installed, which reads the same variable, nothing is changed.
+    Compiled programs are kept between processes, unless JAX_COMPILATION_CACHE_DIR says where.
+    CPU_FLAGS are added to XLA_FLAGS, but for those that it names already; not where libtpu is
+    installed, which reads the same variable.
     """
     import jax
 
     flags = os.environ.get("XLA_FLAGS", "")
-    if CONVOLUTIONS.partition("=")[0] not in flags and not importlib.util.find_spec("libtpu"):
-        os.environ["XLA_FLAGS"] = f"{flags} {CONVOLUTIONS}".strip()
-
+    if not importlib.util.find_spec("libtpu"):
+        new = [f for f in CPU_FLAGS if f.partition("=")[0] not in flags]
+        os.environ["XLA_FLAGS"] = " ".join([flags, *new]).strip()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxgen", "xla"))
