@@ -46,24 +46,18 @@ def test_learns(name, tmp_path, request, capsys):
         cwd=root,
     )  # fmt: skip
     records = [r for r in writer.read(tmp_path / "metrics.jsonl") if "time/seconds" in r]
-    numbers = sorted(int(p.name) for p in (tmp_path / "snapshots").iterdir() if p.name.isdigit())
-    scores = []
-    for nimg in (numbers[0], numbers[-1]):
-        out = tmp_path / f"{nimg}.json"
-        jaxgen(
-            "evaluate", "--workdir", tmp_path, "--num", 300, "--nimg", nimg, "--out", out, cwd=root
-        )
-        scores.append(json.loads(out.read_text())["scores"])
-    before, after = scores
+    out = tmp_path / "scores.json"
+    jaxgen("evaluate", "--workdir", tmp_path, "--num", 300, "--out", out, cwd=root)
+    scores = json.loads(out.read_text())["scores"]
     with capsys.disabled():
-        print(f"\n{name}: {before} -> {after}")
+        print(f"\n{name}: {scores}")
     if loss:
         key, share = loss
         with capsys.disabled():
             print(f"{key}: {records[0][key]:.3f} -> {records[-1][key]:.3f}")
         assert records[-1][key] < share * records[0][key]
     if name == "noise2noise":
-        assert after["psnr"] > after["psnr_input"] + 1.0 and after["psnr"] > before["psnr"] + 1.0
-    else:
-        assert after["frechet@digits-classifier"] < 0.5 * before["frechet@digits-classifier"]
-        assert after["kernel@digits-classifier"] < 0.5 * before["kernel@digits-classifier"]
+        assert scores["psnr"] > scores["psnr_input"] + 1.0
+    else:  # a third of what noise has
+        assert scores["frechet@digits-classifier"] < 30.4 / 3
+        assert scores["kernel@digits-classifier"] < 0.656 / 3
