@@ -23,6 +23,8 @@ SYM6 = np.array([
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 ])  # fmt: skip
 TAPS = len(SYM6)
+EDGE = TAPS // 2 + 2  # rows of `_up` at either end that see the end of the padding, or are zero
+WINDOWS = jax.lax.GatherDimensionNumbers((2, 3), collapsed_slice_dims=(), start_index_map=(0, 1))
 
 
 def _reflect(i: np.ndarray | jax.Array, n: int) -> np.ndarray | jax.Array:
@@ -44,6 +46,19 @@ def _up(n: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
+def _up_once(n: int) -> tuple[np.ndarray, int]:
+    """The different rows of `_up`, and how many were taken out of its middle.
+
+    A reflected signal has period 2n - 2, so that the rows come again after 4n - 4. A third of them
+    goes; of the products with them, which cost more than the rest of a warp, a half.
+    """
+    m, period = _up(n), 4 * n - 4
+    out = max(len(m) - period - 2 * EDGE - 2, 0)
+    start = EDGE + period + 1
+    return np.delete(m, np.s_[start : start + out], 0), out
+
+
+@functools.lru_cache(maxsize=32)
 def _down(n: int) -> np.ndarray:
     """The mirrored low-pass of unit gain, then every second sample: (n, 2n + 10)."""
     m = np.zeros((n, 2 * n + TAPS - 2), np.float32)
@@ -61,35 +76,70 @@ def resample(x: jax.Array, inverse: jax.Array) -> jax.Array:
     """Each image seen through its own affine map.
 
     Args:
-      x: (b, h, w, c). inverse: (b, 3, 3), from output to input pixels (x, y, 1) about the centre.
+      x: (b, h, w, c). inverse: (b, 3, 3), from output to input pixels (x, y, 1) about the centre;
+        a gradient to it is zero.
     Returns:
       (b, h, w, c); x itself for the identity.
     """
     h, w = x.shape[1:3]
+    m, (rows, _), (cols, _) = 2 * inverse[:, :2], _up_once(h), _up_once(w)
     # Half a pixel apart; the filter's delay puts every second sample on the centre of a pixel.
     gx, gy = ((np.arange(2 * n + TAPS - 2) - TAPS // 2 + 2 - n) / 2 for n in (w, h))
-    m = 2 * inverse[:, :2, :, None, None]
-    to = lambda row, n: (
-        m[:, row, 0] * gx
-        + m[:, row, 1] * gy[:, None]
-        + m[:, row, 2]
-        + (3 * n - 2)  # 2 (n / 2 + padding) - 1, and 1 for the row of zeros of `_up`
+    to = lambda k, n: sum(
+        _fixed(v, n)
+        for v in (
+            m[:, k, 0, None, None] * gx,
+            m[:, k, 1, None, None] * gy[:, None],
+            m[:, k, 2, None, None],
+        )
     )
-    up = _both(_up(h), x, _up(w))
-    return _both(_down(h), _bilinear(up, to(1, h), to(0, w)), _down(w))
+    sampled = _bilinear(_both(rows, x, cols), _corner(to(1, h), h), _corner(to(0, w), w))
+    return _both(_down(h), sampled, _down(w))
 
 
-def _bilinear(x: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
-    """x (b, h, w, c) at positions row, col (b, i, j), clamped to the edges: (b, i, j, c)."""
-    h, w, c = x.shape[1:]
-    row, col = jnp.clip(row, 0, h - 1), jnp.clip(col, 0, w - 1)
-    i, j = (jnp.minimum(jnp.floor(v), n - 2) for v, n in ((row, h), (col, w)))
-    fi, fj = (row - i)[..., None], (col - j)[..., None]
-    corner = (i * w + j).astype(jnp.int32)
-    flat = x.reshape(len(x), h * w, c)
-    at = lambda k: jax.vmap(lambda image, index: image[index])(flat, corner + k)
-    top = (1 - fj) * at(0) + fj * at(1)
-    return (1 - fi) * top + fi * ((1 - fj) * at(w) + fj * at(w + 1))
+def _point(n: int) -> int:
+    """Bits after the point of positions on an axis of n pixels: 3 x 32 n fits into 31 bits."""
+    return 24 - (n - 1).bit_length()
+
+
+def _fixed(v: jax.Array, n: int) -> jax.Array:
+    """Positions as fixed-point numbers, int32.
+
+    Their sum is exact, and so the same wherever a compiler computes it again. Sums of products of
+    floats are not: rounded once for an index and twice for the weight that belongs to it, they are
+    a whole pixel apart at times.
+    """
+    return jnp.round(jnp.clip(v, -32 * n, 32 * n) * 2.0 ** _point(n)).astype(jnp.int32)
+
+
+def _corner(to: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """Positions on an axis of n pixels, in half pixels from the centre, as samples of `_up_once`.
+
+    (the sample before, int32; the weight of the one after it); clamped to the rows of zeros.
+    """
+    centre = 3 * n - 2  # 2 (n / 2 + padding) - 1, and 1 for the row of zeros of `_up`
+    last, period, out, point = 6 * n - 3, 4 * n - 4, _up_once(n)[1], _point(n)
+    to = jnp.clip(to + (centre << point), 0, (last << point) - 1)
+    k, weight = to >> point, (to & ((1 << point) - 1)) * 2.0**-point
+    again = jnp.where(k < last - EDGE, k - period, k - out)
+    return jnp.where(k < EDGE + period, k, again), weight
+
+
+def _bilinear(
+    x: jax.Array, row: tuple[jax.Array, jax.Array], col: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """x (b, h, w, c) between samples k, k + 1 of an axis; row, col: (k, weight) (b, i, j) each.
+
+    One gather of two times two neighbouring colours, whose gradient is one scatter: in all a third
+    faster on a CPU than four of single colours.
+    """
+    (i, fi), (j, fj) = row, col
+    b, h, w, c = x.shape
+    take = lambda x, k: jax.lax.gather(x, k, WINDOWS, (2, 2 * c), mode="promise_in_bounds")
+    near = jax.vmap(take)(x.reshape(b, h, w * c), jnp.stack([i, j * c], -1))
+    fi, fj = fi[..., None], fj[..., None]
+    near = (1 - fi) * near[..., 0, :] + fi * near[..., 1, :]
+    return (1 - fj) * near[..., :c] + fj * near[..., c:]
 
 
 def _matrix(*rows: tuple) -> jax.Array:

@@ -108,6 +108,17 @@ def test_resampling_agrees_with_exact_turns_and_shifts():
     np.testing.assert_allclose(inner(moved), inner(shifted), atol=1e-5)
 
 
+def test_positions_on_a_pixel_edge_are_the_same_for_index_and_weight():
+    """A turn by sides 3, 4, 5 puts samples there all over; an optimised gradient program computes
+    positions several times, rounded differently, which must not move a sample by a pixel."""
+    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
+    inverse = jnp.float32([[[0.6, -0.8, 0.7], [0.8, 0.6, 0.3], [0, 0, 1]]])
+    both = lambda x, m: (lambda y, pull: (y, pull(x)))(*jax.vjp(augment_ops.resample, x, m))
+    full = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    y = jax.jit(both).lower(x, inverse).compile(full)(x, inverse)[0]
+    np.testing.assert_allclose(y, jax.jit(augment_ops.resample)(x, inverse), atol=1e-4)
+
+
 def test_exact_transforms_move_pixels():
     x = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
     turns = jax.jit(augment_ops.quarter_turns)(np.repeat(x, 4, 0), np.arange(4.0))
