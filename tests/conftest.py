@@ -27,7 +27,13 @@ def pytest_addoption(parser):
 
 
 # The longest files: they come first so that no process is left with one of them at the end.
-LONG = ("test_loop.py", "test_commands.py", "test_learning.py", "test_configs.py")
+LONG = (
+    "test_experiments.py",
+    "test_loop.py",
+    "test_commands.py",
+    "test_learning.py",
+    "test_configs.py",
+)
 
 
 def pytest_collection_modifyitems(config, items):

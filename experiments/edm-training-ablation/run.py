@@ -113,13 +113,15 @@ def look(e: common.Experiment, run: cli.Run) -> common.Row:
 def run(e: common.Experiment) -> None:
     """Trains all, looks, writes."""
     rows = []
-    for name, arm in ARMS.items():
+    names = e.pick(list(ARMS), list(ARMS), ["VP baseline", "+ augmentation, large"])
+    for name in names:
         each = []
-        for seed in arm.seeds:
+        seeds = e.pick(ARMS[name].seeds, ARMS[name].seeds, (0,))
+        for seed in seeds:
             each.append(look(e, train(e, name, seed)))
             e.log(f"{name}, seed {seed}: frechet {each[-1]['frechet']:.3f}")
         row: common.Row = {"training": name}
-        row |= {f"frechet, seed {s}": r["frechet"] for s, r in zip(arm.seeds, each)}
+        row |= {f"frechet, seed {s}": r["frechet"] for s, r in zip(seeds, each)}
         row |= {n: float(np.mean([r[n] for r in each])) for n in each[0]}
         rows.append(row)
     figure(e, rows)

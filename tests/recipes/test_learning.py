@@ -36,7 +36,10 @@ def jaxgen(*args, cwd):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    ["noise2noise", *(pytest.param(n, marks=pytest.mark.slow) for n in ("edm2", "stylegan2"))],
+)
 def test_learns(name, tmp_path, request, capsys):
     config, images, overrides, loss = CASES[name]
     root = request.config.rootpath
