@@ -34,6 +34,28 @@ def param(module: nn.Module, name: str, init_fn: Initializer, shape: tuple[int, 
     return module.param(name, init_fn, tuple(shape))
 
 
+def tracked(
+    module: nn.Module, name: str, init_fn: Initializer, shape: tuple[int, ...]
+) -> jax.Array:
+    """A statistic kept with the params: a running mean, the vector of a power iteration.
+
+    No gradient reaches it. Players name such leaves in `fixed`; new values come by `track`.
+    """
+    return jax.lax.stop_gradient(param(module, name, init_fn, shape))
+
+
+def training(module: nn.Module) -> bool:
+    """Whether the caller of `apply` takes new statistics, with `mutable=["tracked"]`."""
+    return module.is_mutable_collection("tracked") and not module.is_initializing()
+
+
+def track(module: nn.Module, name: str, value: jax.Array) -> None:
+    """Reports the new value of a `tracked` leaf, at its place in the collection "tracked"."""
+    if training(module):
+        value = jax.lax.stop_gradient(value)
+        module.sow("tracked", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
 @lru_cache(maxsize=4096)
 def _drawer(init_fn: Initializer, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(lambda key: init_fn(key, shape))

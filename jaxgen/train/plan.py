@@ -1,6 +1,6 @@
 """A plan is all that a run is: named players, phases that train them, what is averaged and sampled.
 
-    loss(params, batch, key, context) -> (per_example (b,), Aux(metrics, stats))
+    loss(params, batch, key, context) -> (per_example (b,), Aux(metrics, stats, fixed))
 
 is pure. `params` holds every player by name; the step differentiates only those the phase trains.
 `batch` is a dict of arrays with leading axis b (the pipeline's `image`, `label`, `index`; empty but
@@ -27,10 +27,14 @@ class Aux(NamedTuple):
 
     metrics: name -> array (b,) or (); means are logged as `<phase>/<name>`.
     stats: name -> new value of an entry of the plan's `stats` (entries left out stay).
+    fixed: player -> new values of leaves that its `Player.fixed` names, a part of its tree: the
+    collection "tracked" of a network's `apply`. For players that the phase trains; put in their
+    places after the update. Of microbatches, the mean.
     """
 
     metrics: Mapping[str, jax.Array] = {}
     stats: Mapping[str, Any] = {}
+    fixed: Mapping[str, Tree] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Player:
     init: `key -> params`. optimizer: any optax chain; its update is given `nimg` (images seen
     before the step) as an extra argument. project: a map applied to the params after each of its
     updates (EDM2's forced weight normalisation). fixed: regexes of leaves that are neither trained
-    nor averaged (random Fourier features); they are copied.
+    nor averaged: random Fourier features, and tracked statistics, which a loss sets by `Aux.fixed`.
+    They are copied to the averages.
     """
 
     init: Callable[[jax.Array], Tree]
@@ -131,8 +136,9 @@ class Plan:
     controllers carry from step to step (path-length mean, ADA's p). controllers: pure
     `(stats, metrics) -> stats`, done in the step after the phases. averages: profile name -> an
     averaging.ema or averaging.power tracker. sample: see Sample. exports: name -> Export, by the
-    names "denoise" (x, sigma, cond) -> x0 and "log_prob" (x, sigma, cond) -> (b,). evals: names of
-    the metrics that suit this plan. host_controllers: see HostController.
+    names "denoise" (x, sigma, cond) -> x0, "log_prob" (x, sigma, cond) -> (b,) and "generator", a
+    samplers.styles.Generator. evals: names of the metrics that suit this plan. host_controllers:
+    see HostController.
     """
 
     players: Mapping[str, Player]

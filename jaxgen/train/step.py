@@ -1,9 +1,9 @@
 """The one training step: any plan, any number of players, one compilation.
 
 For each phase in order: per-example losses on the batch (in `microbatches` parts), their mean's
-gradient for the players that the phase trains, the optax update, the projection. A phase with
-`every > 1` sits in a `lax.cond`. A gradient or loss that is not finite leaves params, optimizer and
-stats as they were and is counted in the state's `guard`.
+gradient for the players that the phase trains, the optax update, the projection, new values of
+tracked leaves. A phase with `every > 1` sits in a `lax.cond`. A gradient or loss that is not finite
+leaves params, optimizer and stats as they were and is counted in the state's `guard`.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,6 +36,39 @@ def _split(tree: Any, parts: int) -> Any:
     """
     return jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0), tree
+    )
+
+
+def _check_fixed(plan: Plan, phase: Phase, params: Any, fixed: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming leaf and player, unless the phase may set the leaves of `fixed`."""
+    for player, tree in fixed.items():
+        leaves = trees.leaves(tree)
+        if player not in phase.trains:
+            raise ValueError(
+                f"phase {phase.name!r} sets {sorted(leaves)} of {player!r}, but trains "
+                f"{list(phase.trains)}; let a phase that trains {player!r} report them"
+            )
+        known = trees.leaves(params[player])
+        held = trees.leaves(plan.fixed_mask(player, params[player]))
+        for name, value in leaves.items():
+            if not held.get(name):
+                raise ValueError(
+                    f"phase {phase.name!r} sets the leaf {name!r} of {player!r}, which is not one "
+                    f"of its fixed leaves {sorted(n for n in held if held[n])}; name it in "
+                    "Player(fixed=...)"
+                )
+            if jnp.shape(value) != known[name].shape:
+                raise ValueError(
+                    f"phase {phase.name!r} sets the leaf {name!r} of {player!r} to shape "
+                    f"{jnp.shape(value)}, expected {known[name].shape}"
+                )
+
+
+def _put(tree: Any, new: Any) -> Any:
+    """`tree` with the leaves of `new`, a part of it, in their places."""
+    found = trees.leaves(new)
+    return trees.map_named(
+        lambda name, x: found[name].astype(x.dtype) if name in found else x, tree
     )
 
 
@@ -72,13 +105,14 @@ def run_phase(
                 f"phase {phase.name!r} reports stats {unknown} that the plan does not hold; give "
                 "them an initial value in Plan(stats=...)"
             )
+        _check_fixed(plan, phase, trained, aux.fixed)
         loss = per_example.astype(jnp.float32).mean()
         metrics = {n: jnp.mean(m.astype(jnp.float32)) for n, m in aux.metrics.items()}
-        return loss, ({"loss": loss, **metrics}, {**stats, **aux.stats})
+        return loss, ({"loss": loss, **metrics}, {**stats, **aux.stats}, dict(aux.fixed))
 
     grad = jax.grad(mean_loss, has_aux=True)
     if microbatches == 1:
-        grads, (metrics, stats) = grad(trained, data, keys, dict(state.stats), jnp.int32(0))
+        grads, (metrics, stats, fixed) = grad(trained, data, keys, dict(state.stats), jnp.int32(0))
     else:
         parts = _split((dict(data), keys), microbatches)
 
@@ -86,15 +120,16 @@ def run_phase(
             total, stats = carry
             (part, keys), i = part
             part, keys = meshes.constrain_batch((part, keys), mesh)
-            g, (metrics, stats) = grad(trained, part, keys, stats, i)
-            return (jax.tree.map(jnp.add, total, g), stats), metrics
+            g, (metrics, stats, fixed) = grad(trained, part, keys, stats, i)
+            return (jax.tree.map(jnp.add, total, g), stats), (metrics, fixed)
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
-        (grads, stats), metrics = jax.lax.scan(
+        (grads, stats), (metrics, fixed) = jax.lax.scan(
             accumulate, (zeros, dict(state.stats)), (parts, jnp.arange(microbatches))
         )
         grads = jax.tree.map(lambda g: g / microbatches, grads)
         metrics = jax.tree.map(jnp.mean, metrics)
+        fixed = jax.tree.map(lambda x: x.mean(0), fixed)
 
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
@@ -105,11 +140,13 @@ def run_phase(
             grads[name], state.opt[name], trained[name], nimg=nimg
         )
         if player.fixed:
-            fixed = trees.mask(player.fixed, updates)
-            updates = jax.tree.map(lambda u, f: jnp.zeros_like(u) if f else u, updates, fixed)
+            held = trees.mask(player.fixed, updates)
+            updates = jax.tree.map(lambda u, f: jnp.zeros_like(u) if f else u, updates, held)
         params[name] = optax.apply_updates(trained[name], updates)
         if player.project:
             params[name] = player.project(params[name])
+        if name in fixed:
+            params[name] = _put(params[name], fixed[name])
     old = (trained, {n: state.opt[n] for n in phase.trains}, dict(state.stats))
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (params, opt, stats), old)
     guard = state.guard[phase.name]
