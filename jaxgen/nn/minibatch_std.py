@@ -4,22 +4,26 @@ import jax
 import jax.numpy as jnp
 
 
-def minibatch_std(x: jax.Array, group_size: int = 4, channels: int = 1) -> jax.Array:
+def minibatch_std(x: jax.Array, group_size: int | None = 4, channels: int = 1) -> jax.Array:
     """Appends `channels` maps holding the mean standard deviation within each group of images.
 
     Image n of a batch of N belongs to group n mod (N / G): members are N / G apart. With a sharded
     batch they lie on different devices and the statistic is that of the global batch.
 
     Args:
-      x: (b, h, w, c). group_size: G, at most b is used. channels: the c channels are averaged in
-        this many contiguous sets.
+      x: (b, h, w, c). group_size: G, at most b is used; None is b. channels: the c channels are
+        averaged in this many contiguous sets.
     Returns:
       (b, h, w, c + channels)
     Raises:
-      ValueError: when G does not divide b, or `channels` does not divide c.
+      ValueError: when G does not divide b, `channels` does not divide c, or one is not positive.
     """
     b, h, w, c = x.shape
-    g = min(group_size, b)
+    g = b if group_size is None else min(group_size, b)
+    if g < 1 or channels < 1:
+        raise ValueError(
+            f"minibatch_std: group_size and channels are at least 1, got {group_size}, {channels}"
+        )
     if b % g:
         raise ValueError(
             f"minibatch_std: the batch must be a multiple of group_size, got {b} and {g}; change "
