@@ -2,7 +2,7 @@
 
 App. F.2: each transform has a gate that opens with probability p; a closed one leaves its parameter
 at 0, which changes nothing. A denoiser is conditioned on the labels and samples without them, that
-is with zeros. A discriminator (arXiv:2006.06676) sees real and generated images changed alike.
+is with zeros. `ada` has the transforms that a discriminator's images go through.
 
     x, labels = augment(keys, x, p)          # or in parts, for any transforms of OPS:
     w = draw(keys, p, ("yflip", "scale"))    # {"yflip": (b, 1), "scale": (b, 1)}
@@ -12,6 +12,7 @@ Whatever the order of names, transforms are composed and labelled in the order o
 """
 
 import math
+import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class Draw(NamedTuple):
     """Where the parameters w (b, n) of a transform come from, 0 being no change.
 
     `parameter`: uniform draws (b, uniforms) and normal ones (b, normals) -> w.
-    `label`: w and the size (h, w) -> (b, labels).
+    `label`: w and the size (h, w) -> (b, labels). gates: 1, or n, one a parameter.
     """
 
     uniforms: int
@@ -38,6 +39,7 @@ class Draw(NamedTuple):
     parameter: Callable[[jax.Array, jax.Array], jax.Array]
     labels: int
     label: Callable[[jax.Array, Size], jax.Array] = lambda w, size: w
+    gates: int = 1
 
 
 class Op(NamedTuple):
@@ -160,18 +162,35 @@ def draw(
     Raises:
       ValueError: for unknown names, or a number p outside of [0, 1].
     """
-    if isinstance(p, (int, float)) and not 0 <= p <= 1:
-        raise ValueError(f"the probability of augmentations must be in [0, 1], got {p}")
+    check_probability(p)
     draws = {name: OPS[name].draw for name in _ordered(names)}
+    return draw_all(keys, draws, {name: 1 if name in always else p for name in draws})
+
+
+def check_probability(p: float | jax.Array) -> None:
+    """Raises ValueError for a number outside of [0, 1]; a traced p is not looked at."""
+    if isinstance(p, numbers.Real) and not 0 <= p <= 1:
+        raise ValueError(f"the probability of augmentations must be in [0, 1], got {p}")
+
+
+def draw_all(
+    keys: jax.Array, draws: Mapping[str, Draw], p: Mapping[str, float | jax.Array]
+) -> Parameters:
+    """Parameters {name: w (b, n)} of `draws`, whose gates open with probability p[name].
+
+    p[name] is a number, or (gates,).
+    """
     u, z = _numbers(
-        keys, sum(d.uniforms + 1 for d in draws.values()), sum(d.normals for d in draws.values())
+        keys,
+        sum(d.uniforms + d.gates for d in draws.values()),
+        sum(d.normals for d in draws.values()),
     )
     out, i, j = {}, 0, 0
     for name, d in draws.items():
-        gate = u[:, i : i + 1] < (1 if name in always else p)
-        w = d.parameter(u[:, i + 1 : i + 1 + d.uniforms], z[:, j : j + d.normals])
-        out[name] = jnp.where(gate, w, 0)
-        i, j = i + 1 + d.uniforms, j + d.normals
+        first = i + d.gates
+        w = d.parameter(u[:, first : first + d.uniforms], z[:, j : j + d.normals])
+        out[name] = jnp.where(u[:, i:first] < p[name], w, 0)
+        i, j = first + d.uniforms, j + d.normals
     return out
 
 

@@ -1,4 +1,4 @@
-"""Warps: one matrix, one resampling, one colour transform, differentiable (arXiv:2006.06676, B).
+"""Warps, colours, frequencies: what augmentations do, differentiably (arXiv:2006.06676, App. B).
 
 Geometric transforms multiply into one inverse matrix an image, from output to input pixels about
 the image's centre, x to the right and y down. The image is then resampled once:
@@ -25,6 +25,9 @@ SYM6 = np.array([
 TAPS = len(SYM6)
 EDGE = TAPS // 2 + 2  # rows of `_up` at either end that see the end of the padding, or are zero
 WINDOWS = jax.lax.GatherDimensionNumbers((2, 3), collapsed_slice_dims=(), start_index_map=(0, 1))
+# Low-pass of the symlet with 2 vanishing moments, and what natural images have in each octave.
+SYM2 = np.array([1 + 3**0.5, 3 + 3**0.5, 3 - 3**0.5, 1 - 3**0.5]) / 32**0.5
+POWER = np.array([10, 1, 1, 1], np.float32) / 13
 
 
 def _reflect(i: np.ndarray | jax.Array, n: int) -> np.ndarray | jax.Array:
@@ -67,9 +70,10 @@ def _down(n: int) -> np.ndarray:
     return m
 
 
-def _both(rows: np.ndarray, x: jax.Array, cols: np.ndarray) -> jax.Array:
-    """rows x cols^T for each image and channel of x (b, h, w, c)."""
-    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, cols, precision="highest")
+def _both(rows: np.ndarray | jax.Array, x: jax.Array, cols: np.ndarray | jax.Array) -> jax.Array:
+    """rows x cols^T for each image and channel of x (b, h, w, c); matrices for all, or one each."""
+    one, other = ("bih", "bjw") if rows.ndim == 3 else ("ih", "jw")
+    return jnp.einsum(f"{one},bhwc,{other}->bijc", rows, x, cols, precision="highest")
 
 
 def resample(x: jax.Array, inverse: jax.Array) -> jax.Array:
@@ -229,3 +233,72 @@ def recolour(x: jax.Array, m: jax.Array) -> jax.Array:
     if c == 1:
         a, b = a.sum(2).mean(1)[:, None, None], b.mean(-1, keepdims=True)
     return jnp.einsum("bij,bhwj->bhwi", a, x, precision="highest") + b
+
+
+@functools.lru_cache(maxsize=1)
+def _octaves() -> np.ndarray:
+    """Four filters (4, 43) of unit sum together: of what is below pi / 8, and of octaves up to pi.
+
+    With a half-band low-pass L, the squared wavelet's, and H = 1 - L:  L(z) L(z^2) L(z^4),
+    L(z) L(z^2) H(z^4), L(z) H(z^2), H(z).
+    """
+    low = np.convolve(SYM2, SYM2[::-1]) / 2
+    high = np.eye(1, len(low), len(low) // 2)[0] - low
+
+    def stretched(f: np.ndarray, by: int) -> np.ndarray:
+        return np.kron(f, np.eye(1, by)[0])[: by * (len(f) - 1) + 1]
+
+    bands, rest = [], np.ones(1)
+    for by in (1, 2, 4):
+        bands.append(np.convolve(rest, stretched(high, by)))
+        rest = np.convolve(rest, stretched(low, by))
+    pad = [(len(rest) - len(f)) // 2 for f in (rest, *bands[::-1])]
+    return np.stack([np.pad(f, k) for f, k in zip((rest, *bands[::-1]), pad)])
+
+
+@functools.lru_cache(maxsize=32)
+def _octave_matrices(n: int) -> np.ndarray:
+    """The filters of `_octaves` on n > 21 reflected pixels: (4, n, n)."""
+    bank = _octaves()
+    m = np.zeros((len(bank), n, n), np.float32)
+    for j in range(bank.shape[1]):
+        i = np.arange(n)
+        m[:, i, _reflect(i + j - bank.shape[1] // 2, n)] += bank[:, j, None]
+    return m
+
+
+def amplify(x: jax.Array, factors: jax.Array) -> jax.Array:
+    """Images (b, h, w, c) with octaves amplified by factors (b, 4), coarse to fine.
+
+    One after another, each time at equal power of an image with the spectrum of natural ones. The
+    gains then apply along both axes.
+
+    Raises:
+      ValueError: for images of 21 pixels or less, which the filter is too wide for.
+    """
+    if (reach := _octaves().shape[1] // 2) >= min(x.shape[1:3]):
+        raise ValueError(
+            f"the filter transform needs images of more than {reach} pixels a side, got "
+            f"{x.shape[1:3]}; leave out imgfilter"
+        )
+    power = 1 + POWER * (jnp.square(factors) - 1)  # of an image after one factor alone
+    gain = factors / jnp.sqrt(jnp.prod(power, -1, keepdims=True))
+    rows, cols = (
+        jnp.einsum("bk,kij->bij", gain, _octave_matrices(n), precision="highest")
+        for n in x.shape[1:3]
+    )
+    return _both(rows, x, cols)
+
+
+def cut_out(x: jax.Array, centre: jax.Array, size: jax.Array | np.ndarray) -> jax.Array:
+    """Images (b, h, w, c) with a box set to 0: pixels whose centre is inside of it.
+
+    Args:
+      centre: (b, 2), y and x as shares of the image. size: sides likewise, (b, 2) or (2,).
+    """
+    size = jnp.broadcast_to(size, centre.shape)
+    rows, cols = (
+        abs((np.arange(n) + 0.5) / n - centre[:, k, None]) < size[:, k, None] / 2
+        for k, n in enumerate(x.shape[1:3])
+    )
+    return x * ~(rows[:, :, None] & cols[:, None, :])[..., None]

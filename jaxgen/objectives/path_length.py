@@ -1,9 +1,13 @@
 """Path length: a step in w should change the image equally everywhere (arXiv:1912.04958, sec. 3.2).
 
-L = weight (|J_w^T y| - a)^2,   y ~ N(0, I) / sqrt(h w),   a: moving mean of the lengths |J_w^T y|
+    L = weight (|J_w^T y| - a)^2,   y ~ N(0, I) / sqrt(h w),   a: moving mean of lengths |J_w^T y|
+
+The regulariser is dear, and half of a batch does: `shrink` takes it, and `spread` gives the whole
+batch its values, since a loss returns one an image.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,3 +47,28 @@ def penalty_at(
     lengths = jnp.sqrt(jnp.square(gradient).sum(2).mean(1))
     mean = pl_mean + decay * (lengths.mean() - pl_mean)
     return weight * jnp.square(lengths - mean), lengths, jax.lax.stop_gradient(mean)
+
+
+def shrink(tree: Any, factor: int = 2) -> Any:
+    """Every factor-th row of each array (b, ...): keys, labels, latents of the smaller batch.
+
+    Strided, so that devices which share the batch keep equal shares of it.
+
+    Raises:
+      ValueError: when the factor does not divide the batch.
+    """
+
+    def rows(x: jax.Array) -> jax.Array:
+        if len(x) % factor:
+            raise ValueError(
+                f"the batch shrink of path length must divide the batch, got {factor} for "
+                f"{len(x)} images"
+            )
+        return x.reshape(len(x) // factor, factor, *x.shape[1:])[:, 0]
+
+    return jax.tree.map(rows, tree)
+
+
+def spread(each: jax.Array, factor: int = 2) -> jax.Array:
+    """Values (b / factor,) of a shrunken batch as (b,), of equal mean."""
+    return jnp.repeat(each, factor)
