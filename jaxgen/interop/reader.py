@@ -20,6 +20,7 @@ from jaxgen.interop.symbols import NumpyArray, Object, Tensor, widen
 
 FORMATS = (".npz", ".safetensors", ".pkl", ".pt", ".pth")
 POSITIONAL = ("img_resolution", "img_channels", "label_dim")  # first arguments of the constructors
+GAN = ("G", "D", "G_ema")  # generator, discriminator, average of the generator
 LIMIT = 20_000  # arrays or modules; EDM's largest network has about 700 arrays
 SAFETENSORS = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
@@ -43,12 +44,27 @@ class Weights:
 
 
 def read(path: str | Path) -> Weights:
+    """The weights of one network in a file; see `read_networks`.
+
+    Raises:
+      ValueError: as `read_networks`, and for a file of a GAN, which holds three.
+    """
+    found = read_networks(path)
+    if "ema" not in found:
+        raise ValueError(f"{path}: holds the networks {', '.join(found)} of a GAN, and not one")
+    return found["ema"]
+
+
+def read_networks(path: str | Path) -> dict[str, Weights]:
     """The weights in a file; nothing in it is run, and memory stays within a few times its size.
 
     Args:
       path: .npz (a text entry `init` or `__metadata__` may hold the keywords as JSON), .safetensors
-      (`init` in its metadata), or .pkl: the authors' pickle of a dict with the network under "ema";
-      .pt and .pth are PyTorch's files of the same, or of a state dict.
+      (`init` in its metadata), or .pkl: the authors' pickle of a dict with the network under "ema",
+      or with those of a GAN under "G", "D" and "G_ema"; .pt and .pth are PyTorch's files of the
+      same, or of a state dict.
+    Returns:
+      {"ema": weights}, or those of "G", "D" and "G_ema".
     Raises:
       ValueError: no such file, another format, damage, or anything that no weights need.
     """
@@ -58,17 +74,19 @@ def read(path: str | Path) -> Weights:
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: expected one of {', '.join(FORMATS)}, got {path.suffix!r}")
     data = path.read_bytes()
-    reader = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _pickle)
+    single = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix)
     try:
-        arrays, init, class_name = reader(data)
-        if not arrays:
-            raise ValueError("no arrays in it")
+        networks = {"ema": single(data)} if single else _pickle(data)
+        if empty := [n for n, (arrays, _, _) in networks.items() if not arrays]:
+            raise ValueError(
+                f"no arrays in {', '.join(empty)}" if len(networks) > 1 else "no arrays in it"
+            )
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
     except RecursionError as e:
         raise ValueError(f"{path}: refused: nested too deeply") from e
     facts = {"file": path.name, "format": path.suffix[1:], "bytes": len(data)}
-    return Weights(arrays, init, class_name, facts)
+    return {n: Weights(*one, facts) for n, one in networks.items()}
 
 
 Read = tuple[dict[str, np.ndarray], dict[str, Any], str | None]
@@ -173,14 +191,20 @@ def _safetensors(data: bytes) -> Read:
     return arrays, init, class_name
 
 
-def _pickle(data: bytes) -> Read:
+def _pickle(data: bytes) -> dict[str, Read]:
     root = unpickle.load(data)
     if not isinstance(root, dict):
         raise ValueError(f"expected a dict with a network under 'ema', got a {_kind(root)}")
+    if "ema" not in root and any(isinstance(root.get(n), Object) for n in GAN):
+        if absent := [n for n in GAN if not isinstance(root.get(n), Object)]:
+            raise ValueError(
+                f"expected the networks {', '.join(GAN)} of a GAN; without {', '.join(absent)} it "
+                "is no state of a training"
+            )
+        return {n: _network(root[n], len(data)) for n in GAN}
     network = root.get("ema")
     if isinstance(network, Object):
-        arrays = dict(_limited(_state_dict(network), len(data)))
-        return arrays, _init(network), network.name
+        return {"ema": _network(network, len(data))}
     tensors = network if isinstance(network, dict) else root
     wrong = [f"{str(k)[:40]} is a {_kind(v)}" for k, v in tensors.items() if not _is_array(v)]
     if wrong:
@@ -189,7 +213,11 @@ def _pickle(data: bytes) -> Read:
             + ", ".join(wrong[:4])
         )
     named = ((str(k), v) for k, v in tensors.items())
-    return dict(_limited(named, len(data))), {}, None
+    return {"ema": (dict(_limited(named, len(data))), {}, None)}
+
+
+def _network(network: Object, size: int) -> Read:
+    return dict(_limited(_state_dict(network), size)), _init(network), network.name
 
 
 def _limited(named: Iterator[tuple[str, Any]], size: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,6 +6,7 @@ nothing else. Instances of classes become an `Object`: a name and a state.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -244,6 +245,8 @@ for _core in ("numpy.core.", "numpy._core."):
     CALLS[_core + "multiarray._reconstruct"] = lambda *_: NumpyArray()
     CALLS[_core + "multiarray.scalar"] = _scalar
     CALLS[_core + "numeric._frombuffer"] = _frombuffer
+# Modules that are pickled by their class's name. None is imported: an instance is a record.
+RECORD = re.compile(r"(torch\.nn\.modules\.[a-z]\w*|R3GAN\.\w+)\.[A-Z]\w*", re.ASCII)
 LOAD = "torch.storage._load_from_bytes"
 NAMES = {*CALLS, *STORAGES, *(f"torch.{d}" for d in DTYPES), LOAD, "numpy.ndarray"}
 
@@ -251,12 +254,21 @@ NAMES = {*CALLS, *STORAGES, *(f"torch.{d}" for d in DTYPES), LOAD, "numpy.ndarra
 def symbol(module: Any, attribute: Any) -> Symbol:
     """A global, when its name is in the table. Raises ValueError."""
     name = f"{expect(module, str)}.{expect(attribute, str)}"
-    if name not in NAMES:
+    if name not in NAMES and not RECORD.fullmatch(name):
         raise Refused(
             f"refused: the file asks for {name[:80]!r}, which is none of the tensors, containers "
             "and records that are read; nothing was run"
         )
     return Symbol(name)
+
+
+def instance(name: str, args: tuple) -> Any:
+    """What the instruction NEWOBJ makes of a class of that name. Raises ValueError."""
+    if name in NEW:
+        return NEW[name](*args)
+    if not RECORD.fullmatch(name) or args:
+        raise Refused(f"refused: a call of {name[:80]}; nothing was run")
+    return Object(name.rpartition(".")[2])
 
 
 def storage(pid: Any) -> tuple[str, Storage]:

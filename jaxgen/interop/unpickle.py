@@ -17,13 +17,13 @@ from typing import Any, BinaryIO
 from jaxgen.interop.symbols import (
     CALLS,
     LOAD,
-    NEW,
     Buildable,
     Refused,
     Storage,
     Symbol,
     collect,
     expect,
+    instance,
     key_of,
     storage,
     symbol,
@@ -122,7 +122,7 @@ class Machine:
                 stack.append(symbol(module, attribute))
             elif name in ("REDUCE", "NEWOBJ"):
                 args, callee = stack.pop(), stack.pop()
-                stack.append(self._call(callee, args, NEW if name == "NEWOBJ" else CALLS))
+                stack.append(self._call(callee, args, name == "NEWOBJ"))
             elif name == "BUILD":
                 state = stack.pop()
                 self._spend((state,))
@@ -145,14 +145,16 @@ class Machine:
         if self.work < 0:
             raise Refused("refused: calls that are given more than the file holds")
 
-    def _call(self, f: Any, args: Any, table: dict[str, Callable[..., Any]]) -> Any:
+    def _call(self, f: Any, args: Any, new: bool) -> Any:
         name, args = expect(f, Symbol).name, expect(args, tuple)
         self._spend(args)
-        if name == LOAD and table is CALLS:
+        if new:
+            return instance(name, args)
+        if name == LOAD:
             return self._nested(*args)
-        if name not in table:
+        if name not in CALLS:
             raise Refused(f"refused: a call of {name}; nothing was run")
-        return table[name](*args)
+        return CALLS[name](*args)
 
     def _nested(self, data: Any) -> Storage:
         """A storage, which is a file of its own within the file."""

@@ -127,6 +127,13 @@ HOSTILE = {
     "a call of a type": (ema(symbol("torch", "FloatStorage"), b")R"), "a call of torch.Float"),
     "a module with arguments": (
         ema(reduce("torch.nn.modules.container", "ModuleDict", text("os"))), "TypeError"),
+    "a record with arguments": (
+        ema(symbol("R3GAN.Networks", "Generator"), b"(", text(TOUCH), b"t\x81"), "a call of R3GAN"),
+    "a record called": (ema(reduce("torch.nn.modules.linear", "Linear")), "a call of torch.nn"),
+    "a function of a known package": (
+        ema(symbol("R3GAN.Networks", "os.system")), "asks for 'R3GAN.Networks.os.system'"),
+    "a record that is no network": (
+        ema(symbol("R3GAN.Networks", "Generator") + b")\x81}b"), "without _parameters"),
     "__setstate__": (
         ema(container(state(__setstate__=symbol("numpy", "ndarray")))), "sets __setstate__"),
     "__class__": (ema(container(state(__class__=b"N"))), "sets __class__"),

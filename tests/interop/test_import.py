@@ -239,7 +239,7 @@ FAILING = {
     "other keywords": (wrong_set, [], "another network than"),
     "which ones": (wrong_set, [], "res_balance 0.3 -> 0.4"),
     "and all files": (wrong_set, [], "missing: out_gain"),
-    "family": (one, ["--family", "edm"], "edm.load: init has unknown keywords"),
+    "family": (one, ["--family", "edm"], "not of the family 'edm', its names look like 'edm2'"),
     "no keywords": (lambda f: one(f, None), [], "lacks ['img_channels', 'img_resolution']"),
     "a hint": (lambda f: one(f, None), [], "give them by --init"),
     "no JSON": (one, ["--init", "{'a': 1}"], "--init is not JSON"),
