@@ -24,6 +24,7 @@ def base(recipe: str, source: str) -> ml_collections.ConfigDict:
     c.data.source = source
     c.data.labels = True  # False trains without the labels that the data has
     c.data.latents = False  # images are moments (h, w, 2 c) of an autoencoder (recipe edm2)
+    c.data.limit = 0  # images to train on, of every class its share; 0 takes all. Scores take all
     c.data.hflip = False  # mirror every other image at random (score networks)
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices that share the batch; -1 takes all

@@ -8,19 +8,18 @@ Arguments: debug.
 
 import ml_collections
 
-from configs import common
+from configs import common, gans
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     args = common.parse_arg(arg)
-    c = common.base("stylegan2", "digits")
+    c = gans.base("digits", "stylegan2")
     c.images = "150k"
     c.batch = 32
     c.log_every = "10k"
     c.checkpoint_every = "50k"
     c.snapshot_every = "25k"
 
-    c.generator = ml_collections.ConfigDict()
     c.generator.z_dim = 64
     c.generator.w_dim = 64
     c.generator.mapping_layers = 2
@@ -28,28 +27,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.generator.channel_max = 64
     c.generator.use_noise = True
 
-    c.discriminator = ml_collections.ConfigDict()
     c.discriminator.mapping_layers = 2
     c.discriminator.channel_base = 256
     c.discriminator.channel_max = 64
     c.discriminator.group_size = 8  # of the minibatch standard deviation
 
-    c.loss = ml_collections.ConfigDict()
     c.loss.r1_gamma = 0.1
-    c.loss.r1_every = 16  # steps; 0 leaves the phase out
-    c.loss.path_weight = 2.0
-    c.loss.path_decay = 0.01
-    c.loss.path_every = 0
-    c.loss.w_avg_decay = 0.995
+    c.loss.r1_every = 16
+    c.loss.path_batch_shrink = 1
 
-    c.optimizer = ml_collections.ConfigDict()
     c.optimizer.g_lr = 0.0025
     c.optimizer.d_lr = 0.0025
-    c.optimizer.b1 = 0.0
-    c.optimizer.b2 = 0.99
-
-    c.sampler = ml_collections.ConfigDict()
-    c.sampler.psi = 1.0  # truncation
     if args.debug:
         common.debug(c)
         c.generator.z_dim = c.generator.w_dim = 8

@@ -77,8 +77,8 @@ def setup_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def load_config(spec: str, overrides: Sequence[str]) -> Any:
-    """The ConfigDict of `file.py:arg`, with `--config.a.b=value` overrides.
+def load_config(spec: Any, overrides: Sequence[str]) -> Any:
+    """The ConfigDict of `file.py:arg`, or a given one, with `--config.a.b=value` overrides.
 
     Raises:
       ValueError: no such file, unknown key (with the nearest), wrong type.
@@ -86,18 +86,24 @@ def load_config(spec: str, overrides: Sequence[str]) -> Any:
     from absl import flags
     from ml_collections import config_flags
 
-    path = Path(spec.partition(":")[0])
-    if not path.is_file():
-        raise ValueError(
-            f"--config: there is no file {path}; the ones that ship are in the configs/ folder of "
-            "the repository, run the command from there"
-        )
-    for parent in path.resolve().parents:
-        if parent.name == "configs" and str(parent.parent) not in sys.path:
-            sys.path.insert(0, str(parent.parent))  # configs import configs.common
     values = flags.FlagValues()
-    argv = ["jaxgen", f"--config={spec}", *overrides]
-    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
+    argv = ["jaxgen", *overrides]
+    if not isinstance(spec, str):
+        config_flags.DEFINE_config_dict("config", spec, flag_values=values, sys_argv=argv)
+    else:
+        path = Path(spec.partition(":")[0])
+        if not path.is_file():
+            raise ValueError(
+                f"--config: there is no file {path}; the ones that ship are in the configs/ folder "
+                "of the repository, run the command from there"
+            )
+        for parent in path.resolve().parents:
+            if parent.name == "configs" and str(parent.parent) not in sys.path:
+                sys.path.insert(0, str(parent.parent))  # configs import configs.common
+        argv.insert(1, f"--config={spec}")
+        config_flags.DEFINE_config_file(
+            "config", lock_config=True, flag_values=values, sys_argv=argv
+        )
     try:
         rest = values(argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError) as e:

@@ -42,22 +42,50 @@ def main(argv: list[str]) -> int:
     if strange:
         parser().error(f"unknown option {strange[0]}")
     saved = common.read_saved(args.workdir)
-    if saved and "import" in saved.get("command", {}):
-        raise ValueError(
-            f"{args.workdir} holds imported weights, and no state of training to go on from; "
-            "train in another --workdir"
-        )
-    if args.config is None:
-        if saved is None:
-            parser().error("--config is needed for a new run")
-        args.config = saved["command"]["config"]
-        rest = [*saved["command"]["overrides"], *rest]
-    config = common.load_config(args.config, rest)
+    command = {"config": args.config, "overrides": rest}
+    if saved and "import" in saved["command"]:
+        config = _imported(saved, args, rest)
+        command = {"import": saved["command"]["import"], "overrides": rest}
+    else:
+        if args.config is None:
+            if saved is None:
+                parser().error("--config is needed for a new run")
+            args.config = saved["command"]["config"]
+            rest = [*saved["command"]["overrides"], *rest]
+            command = {"config": args.config, "overrides": rest}
+        config = common.load_config(args.config, rest)
     if args.dry_run:
         print(config)
         return 0
     changed = _changes(saved, config, args)
-    return run(config, args, rest, saved, changed)
+    return run(config, args, command, saved, changed)
+
+
+def _imported(saved: Any, args: Any, overrides: list[str]) -> Any:
+    """The config to go on with imported weights.
+
+    Raises:
+      ValueError: weights without a state of training; without data; another config.
+    """
+    from ml_collections import ConfigDict
+
+    if not (Path(args.workdir) / "checkpoints").is_dir():
+        raise ValueError(
+            f"{args.workdir} holds imported weights, and no state of training to go on from; "
+            "train in another --workdir"
+        )
+    if args.config is not None:
+        raise ValueError(
+            f"{args.workdir} holds imported weights with a config of their own; leave --config out "
+            "and change it by --config.NAME=VALUE"
+        )
+    config = common.load_config(ConfigDict(saved["config"]), overrides)
+    if saved["facts"]["name"] == "imported":
+        raise ValueError(
+            f"{args.workdir} was imported without data to train on; import it again with --data "
+            "SOURCE"
+        )
+    return config
 
 
 def _changes(saved: Any, config: Any, args: Any) -> list[str]:
@@ -76,7 +104,7 @@ def _changes(saved: Any, config: Any, args: Any) -> list[str]:
     return lines
 
 
-def run(config: Any, args: Any, overrides: list[str], saved: Any, changed: list[str]) -> int:
+def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -> int:
     """Builds the plan and trains it."""
     common.setup_jax()
     import jax
@@ -85,6 +113,7 @@ def run(config: Any, args: Any, overrides: list[str], saved: Any, changed: list[
     from jaxgen.common import mesh as meshes
     from jaxgen.common import provenance, trees, units
     from jaxgen.data import pipeline
+    from jaxgen.data.source import limited
     from jaxgen.train import loop, state, store
     from jaxgen.train.plan import Stage
 
@@ -94,6 +123,7 @@ def run(config: Any, args: Any, overrides: list[str], saved: Any, changed: list[
     mesh = common.make_mesh(config)
     meshes.check_batch(config.batch, mesh, config.microbatches)
     source = common.load_source(config.data.source, "train")
+    source = limited(source, config.data.limit) if config.data.limit else source
     facts = common.source_facts(source, config)
     built = recipes.build(config, facts)
     stages = [Stage(built, units.images(config.images))] if hasattr(built, "players") else built
@@ -107,7 +137,7 @@ def run(config: Any, args: Any, overrides: list[str], saved: Any, changed: list[
             {
                 "config": json.loads(config.to_json()),
                 "facts": facts,
-                "command": {"config": args.config, "overrides": overrides},
+                "command": command,
                 "history": [*(saved or {}).get("history", []), *changed],
                 **provenance.facts(),
             },

@@ -280,6 +280,23 @@ def held_out(
     return np.sort(ranked[:count] if split == "test" else ranked[count:])
 
 
+def limited(source: Source, count: int) -> Source:
+    """So many images of a source, of every class its share; fewer are a part of more.
+
+    Raises:
+      ValueError: for a count that is not in 1..len(source).
+    """
+    if not 1 <= count <= len(source):
+        raise ValueError(
+            f"{source.name}: the {source.split} split has {len(source)} images, config.data.limit "
+            f"is {count}; set it to 1..{len(source)}, or to 0 for all"
+        )
+    if count == len(source):
+        return source
+    classes = source.arrays[1] if source.label_kind == "class" and source.arrays else None
+    return subset(source, held_out(len(source), "test", count, classes))
+
+
 def _scramble(n: int) -> np.ndarray:
     """SplitMix64 of 0..n-1: a fixed hash, unlike a library's random stream."""
     z = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

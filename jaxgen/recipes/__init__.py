@@ -6,7 +6,13 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-SHARED = ("common", "score")  # modules beside the recipes
+SHARED = (
+    "common",
+    "gan_losses",
+    "gan_networks",
+    "gan_sampling",
+    "score",
+)  # modules beside the recipes
 
 
 def names() -> list[str]:

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from jaxgen.data.source import ArraySource, Source, check, held_out, in_memory, split_off, subset
+from jaxgen.data.source import (
+    ArraySource,
+    Source,
+    check,
+    held_out,
+    in_memory,
+    limited,
+    split_off,
+    subset,
+)
 
 
 def images(n=10, c=3):
@@ -63,6 +72,21 @@ def test_held_out_parts_divide_the_set(n, count):
         expected = np.bincount(classes) * count / n
         assert np.abs(counts - expected).max() <= 1
     np.testing.assert_array_equal(test, held_out(n, "test", given, classes))
+
+
+def test_fewer_images_are_a_part_of_more():
+    numbers = np.arange(300, dtype=np.uint8)[:, None, None, None]
+    source = ArraySource(numbers, np.arange(300) % 3, name="x", split="train")
+    parts = [limited(source, n) for n in (30, 120, 300)]
+    for part, n in zip(parts, (30, 120, 300)):
+        assert len(part) == n and part.facts == source.facts
+        assert np.ptp(np.bincount(part.labels)) <= 1
+    seen = [set(map(tuple, np.c_[p.images.ravel(), p.labels])) for p in parts]
+    assert seen[0] < seen[1] < seen[2] and parts[2] is source
+    assert len(limited(Lazy(source), 30)) == 30
+    for wrong in (-1, 301):
+        with pytest.raises(ValueError, match=f"has 300 images, config.data.limit is {wrong}; set"):
+            limited(source, wrong)
 
 
 def splitmix64(i):
