@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         {"averages": rows, **(scorer.facts() if scorer else {}), **provenance.facts()},
     )
     if scorer:
-        names = [n for n in rows[0] if "@" in n or n.startswith("psnr")]
+        names = [n for n in rows[0] if "@" in n or n.startswith(("psnr", "eq_"))]
         print(table(["length", *names], [[r["length"], *(r[n] for n in names)] for r in rows]))
     print(f"{len(rows)} averages in {out}")
     return 0

@@ -12,7 +12,8 @@ def parser() -> common.Parser:
         "evaluate",
         "Score samples of a run against real images. Every number names its feature net.",
         "jaxgen evaluate --workdir runs/digits --metrics frechet,kernel,precision_recall "
-        "--num 2000",
+        "--num 2000\n"
+        "  jaxgen evaluate --workdir runs/faces --metrics ppl_w_end,separability,eq_t",
     )
     common.add_run_flags(p)
     what = p.add_argument_group("metrics")
@@ -63,7 +64,8 @@ class Scorer:
 
     `floor` holds the same metrics of the real test split against the real training split.
     Plans that restore (they sample from held-out images) are scored by PSNR in decibels, of the
-    restored and of the corrupted images against the clean ones.
+    restored and of the corrupted images against the clean ones. Metrics of a generator
+    need no real images.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Scorer:
         options: Mapping[str, Any] | None = None,
         guide: guiding.Guide | None = None,
     ):
-        from jaxgen.cli import sampling
+        from jaxgen.cli import generator_scores, sampling
         from jaxgen.metrics import evaluate, stream
         from jaxgen.metrics import features as nets
 
@@ -87,15 +89,23 @@ class Scorer:
         self.restores = "psnr" in metrics
         self.metrics = [m for m in metrics if m != "psnr"]
         evaluate.check(self.metrics)
+        of_generator = [m for m in self.metrics if m in evaluate.OF_GENERATORS]
         self.held_out = run.held_out()
         self.sampler = sampling.Sampler(run.plan, run.mesh, min(num, 256), options, guide)
         if self.restores and "image" not in run.plan.sample.needs:
             raise ValueError("psnr needs a plan that restores images; this one makes new ones")
-        if self.metrics:
+        if set(self.metrics) - set(evaluate.EQUIVARIANCE):
             name = features or run.config.features
             if name == "auto":
                 name = nets.default_for(run.facts["name"], tuple(run.facts["shape"]))
             self.net = nets.load(name)
+        self.generator = None
+        if of_generator:
+            self.metrics = [m for m in self.metrics if m not in of_generator]
+            self.generator = generator_scores.Scorer(
+                run, of_generator, self.net, num, seed, self.options
+            )
+        if self.metrics:
             if run.facts["name"] == "imported":
                 raise ValueError(
                     f"{run.workdir} was imported without data to compare with; import it again "
@@ -113,10 +123,13 @@ class Scorer:
         from jaxgen.cli import sampling
 
         plan, facts = self.run.plan, self.run.facts
+        found = self.generator(params) if self.generator else {}
+        if not self.metrics and not self.restores:
+            return found
         batch = sampling.inputs(
             plan, facts, self.num, labels=None, source=self.held_out, guide=self.guide
         )
-        return self.score(self.sampler(params, batch, self.num, self.seed))
+        return {**self.score(self.sampler(params, batch, self.num, self.seed)), **found}
 
     def score(self, parts: Iterator[Mapping[str, Any]]) -> dict[str, float]:
         """The scores of images that come in chunks."""
@@ -149,11 +162,9 @@ class Scorer:
         found: dict[str, Any] = {"num": self.num, "seed": self.seed, "options": self.options}
         found |= self.guide.facts if self.guide else {}
         if self.net is not None:
-            found |= {
-                "num_real": self.num_real,
-                "feature_net": self.net.facts(),
-                "floor": self.floor,
-            }
+            found |= {"feature_net": self.net.facts()}
+        if self.metrics:
+            found |= {"num_real": self.num_real, "floor": self.floor}
         return found
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxgen.cli import common, guiding
+from jaxgen.cli import common, guiding, styles, video
 
 
 def parser() -> common.Parser:
@@ -13,7 +13,10 @@ def parser() -> common.Parser:
         "Draw samples with an average of the weights. Image i depends on the seed and i only.",
         "jaxgen sample --workdir runs/digits --num 100 --classes 0-9 --average 0.1 --out grid.png\n"
         "  jaxgen sample --workdir runs/digits --guide runs/weak@0.05 --guidance 1.7 "
-        "--interval 0.2,3 --out guided.png",
+        "--interval 0.2,3 --out guided.png\n"
+        "  jaxgen sample --workdir runs/faces --mix 0-3,10-14 --layers 0-3 --option psi=0.7 "
+        "--out mix.png\n"
+        "  jaxgen sample --workdir runs/faces --video walk.mp4 --through 0-3+17",
     )
     common.add_run_flags(p)
     what = p.add_argument_group("samples")
@@ -29,8 +32,9 @@ def parser() -> common.Parser:
         help="sampler option of the run, such as steps=32 or psi=0.7; may be repeated",
     )
     guiding.add_flags(p)
+    video.add_flags(styles.add_flags(p))
     out = p.add_argument_group("output")
-    out.add_argument("--out", required=True, help="a grid.png, an images.npz, or a folder of PNGs")
+    out.add_argument("--out", help="a grid.png, an images.npz, or a folder of PNGs")
     out.add_argument("--columns", type=int, help="of the grid (default: about a square)")
     return p
 
@@ -40,11 +44,18 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.num < 1 or args.batch < 1:
         parser().error("--num and --batch must be at least 1")
+    if (args.out is None) == (args.video is None):
+        parser().error("one of --out and --video is needed")
+    if args.video:
+        return film(args)
     out = Path(args.out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out {out} is a folder with files in it; name a new or empty one")
     if out.suffix not in ("", ".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, or name a folder, got {out}")
+    if args.layers and not args.mix:
+        raise ValueError("--layers says which layers --mix takes from the columns; give --mix too")
+    mixed = styles.check_rows(args, out) if args.mix else None
     common.setup_jax()
     run = common.Run.open(args.workdir, verify=not args.no_verify)
     if run.plan.sample is None:
@@ -54,9 +65,27 @@ def main(argv: list[str]) -> int:
             f"--out {out}: this run draws latents of an autoencoder, not pictures; write them to "
             "an .npz and decode them"
         )
+    if mixed:
+        styles.check(run, "--mix")
+        guiding.open_guide(run, args)  # refuses one: this is no score network
+        styles.write_mix(run, run.average(args.average, args.nimg), args, out, mixed)
+        return 0
     average = run.average(args.average, args.nimg)
     write(run, average, args, out)
     print(f"{args.num} images, seed {args.seed}: {out}")
+    return 0
+
+
+def film(args: argparse.Namespace) -> int:
+    """Runs the command with --video."""
+    if args.mix or args.layers:
+        raise ValueError("--video goes from image to image; --mix and --layers make a picture")
+    through = video.check(args)
+    common.setup_jax()
+    run = common.Run.open(args.workdir, verify=not args.no_verify)
+    styles.check(run, "--video")
+    guiding.open_guide(run, args)
+    video.write_way(run, run.average(args.average, args.nimg), args, through)
     return 0
 
 
@@ -94,11 +123,7 @@ def write(run: common.Run, average: object, args: argparse.Namespace, out: Path)
         arrays = {n: v if plain else units.to_uint8(v) for n, v in images.items()}
         if labels is not None:
             arrays["label"] = labels.astype(np.int32)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.part")
-        with temporary.open("wb") as f:
-            np.savez(f, **arrays)
-        temporary.replace(out)
+        sampling.save_npz(out, arrays)
         write_json(out.with_suffix(".json"), facts)
     else:
         for i, image in enumerate(units.to_uint8(images["image"])):

@@ -1,6 +1,6 @@
 """Drawing with a plan's `sample`: any number of images, in chunks, the same whatever the chunks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +100,43 @@ class Sampler:
     ) -> Iterator[dict[str, np.ndarray]]:
         """Chunks of images 0..num-1 by name, float32 in [-1, 1]; batch: rows as from `inputs`."""
         params = jax.device_put(dict(params), meshes.replicated(self.mesh))
-        rows = meshes.batch_sharding(self.mesh)
-        for start in range(0, num, self.chunk):
-            index = np.arange(start, start + self.chunk)  # those past num are drawn and dropped
-            part = jax.device_put({n: v[index % num] for n, v in batch.items()}, rows)
-            keys = jax.device_put(rng.seed_keys(seed, index), rows)
-            out = jax.device_get(self.draw(params, keys, part, self.frozen, self.guide))
-            yield {n: v[: num - start] for n, v in out.items()}
+        rows = {"keys": rng.seed_keys(seed, np.arange(num)), "batch": dict(batch)}
+        call = lambda r: self.draw(params, r["keys"], r["batch"], self.frozen, self.guide)
+        return in_chunks(call, rows, num, self.mesh, self.chunk)
+
+
+def in_chunks(
+    call: Callable[[Any], Any], rows: Any, num: int, mesh: Any, chunk: int
+) -> Iterator[Any]:
+    """call(rows start..start+chunk) on the mesh, chunk by chunk, on the host.
+
+    Args:
+      rows: a tree of arrays (num, ...). chunk: a multiple of the devices; the last one is filled up
+        with rows of the beginning, which are dropped.
+    """
+    for start in range(0, num, chunk):
+        index = np.arange(start, start + chunk) % num
+        part = jax.tree.map(lambda x, index=index: x[index], rows)
+        out = jax.device_get(call(jax.device_put(part, meshes.batch_sharding(mesh))))
+        yield jax.tree.map(lambda x, n=num - start: x[:n], out)
 
 
 def collect(parts: Iterator[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """All chunks joined."""
     found = list(parts)
     return {n: np.concatenate([p[n] for p in found]) for n in found[0]}
+
+
+def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, first beside `path` and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as f:
+            np.savez(f, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def picture(images: Mapping[str, np.ndarray], columns: int | None = None) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 import difflib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxgen.metrics import equivariance
 from jaxgen.metrics.frechet import frechet
 from jaxgen.metrics.kernel import kernel
 from jaxgen.metrics.moments import as_features
@@ -18,6 +20,16 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {
     "precision_recall": precision_recall,
     "density_coverage": density_coverage,
 }
+# name -> arguments of perceptual_path.lengths.
+PATHS: dict[str, dict[str, Any]] = {
+    f"ppl_{space}_{part}{crop}": {"space": space, "full": part == "full", "crop": bool(crop)}
+    for crop in ("", "_crop")
+    for space in ("z", "w")
+    for part in ("full", "end")
+}
+# Of generators with styles; real images are not looked at. Equivariance needs no feature net.
+EQUIVARIANCE = equivariance.METRICS
+OF_GENERATORS = (*PATHS, "separability", *EQUIVARIANCE)
 DEFAULT = ("frechet", "kernel", "precision_recall")
 
 
@@ -31,9 +43,11 @@ def compare(
       metrics: names out of METRICS.
       net_name: the net's name, part of every key.
     Raises:
-      ValueError: for an unknown metric, with the nearest name.
+      ValueError: for an unknown metric, with the nearest name; for one of a generator.
     """
     check(metrics)
+    if wrong := [m for m in metrics if m in OF_GENERATORS]:
+        raise ValueError(f"{wrong} are of generators, and not of features")
     out: dict[str, float] = {}
     for name in metrics:
         out |= {f"{k}@{net_name}": v for k, v in METRICS[name](fake, real).items()}
@@ -56,9 +70,10 @@ def floor(
 
 def check(metrics: Sequence[str]) -> None:
     """Raises ValueError when a metric name is not known, with the nearest one."""
+    known = [*METRICS, *OF_GENERATORS]
     for name in metrics:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, 1, cutoff=0.0)[0]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.0)[0]
             raise ValueError(
-                f"there is no metric {name!r}; did you mean {near!r}? The names are {list(METRICS)}"
+                f"there is no metric {name!r}; did you mean {near!r}? The names are {known}"
             )

@@ -74,9 +74,13 @@ class FeatureNet:
 
     def logits(self, images: Any) -> jax.Array:
         """Class logits (n, classes) of a classifier."""
+        self.check_classifier()
+        return classifier.logits(self.params, self(images))
+
+    def check_classifier(self) -> None:
+        """Raises ValueError for a net without logits."""
         if not self.params:
             raise ValueError(f"{self.name} is no classifier; the classifiers are {sorted(SPECS)}")
-        return classifier.logits(self.params, self(images))
 
     def facts(self) -> dict[str, Any]:
         """What a result file records about the net."""

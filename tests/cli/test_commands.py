@@ -63,10 +63,15 @@ def test_allowed_changes_go_on(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     args = ["train", "--config", CONFIG, "--workdir", copy, "--config.images=96", "--no_progress"]
-    text = call(capsys, *args, "--allow_changes")
+    changes = ["--config.data.limit=600", "--allow_changes"]
+    text = call(capsys, *args, *changes)
     assert "changed: images: 64 -> 96" in text and "finished: 96 images" in text
+    assert "data: <digits train: 600 of 8x8x1" in text
     saved = json.loads((copy / "config.json").read_text())
-    assert saved["config"]["images"] == "96" and saved["history"] == ["  images: 64 -> 96"]
+    assert saved["config"]["images"] == "96" and saved["facts"]["length"] == 600
+    assert saved["history"] == ["  images: 64 -> 96", "  data.limit: 0 -> 600"]
+    text = call(capsys, *args, "--config.data.limit=1300", "--allow_changes", code=2)
+    assert "the train split has 1200 images, config.data.limit is 1300; set it to 1..1200" in text
 
 
 def test_samples_do_not_depend_on_how_they_are_drawn(run, tmp_path, capsys):

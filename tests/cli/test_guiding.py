@@ -74,6 +74,7 @@ def test_guides_change_the_images_and_are_written_down(runs, capsys):
         assert np.abs(free - plain).mean() > 0.2 and np.abs(free - guided).mean() > 0.2
 
 
+@pytest.mark.slow
 def test_a_classifier_steers_a_run_without_labels(runs, capsys):
     plain, _ = sample(runs, capsys, "free", "--guide", runs / "classifier", "--guidance", "0")
     steered, facts = sample(runs, capsys, "free", "--guide", runs / "classifier", "--guidance", "9")

@@ -1,0 +1,41 @@
+"""What the imports of all families share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxgen.cli import common
+
+FIELDS_OF_DATA = (  # of a module: given by the data's facts, or by linen
+    "resolution", "channels", "out_channels", "label_dim", "augment_dim", "dtype", "parent", "name",
+)  # fmt: skip
+SINGLE = "ema"  # profile of a file that says no length
+NO_DATA = "none (imported without --data)"
+
+
+class Entry(NamedTuple):
+    """A file and what it is an average of: `length` None is an unknown one."""
+
+    path: Path
+    nimg: int
+    length: float | None
+
+
+class Prepared(NamedTuple):
+    """What an import is about to write.
+
+    config: of the run. shape: (h, w, c) of the network's images. label_dim: its classes. save:
+    (folder, run) -> None writes snapshots and, of some, a checkpoint; `run` is opened in `folder`.
+    """
+
+    config: dict[str, Any]
+    shape: tuple[int, int, int]
+    label_dim: int
+    save: Callable[[Path, common.Run], None]
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of the arrays of a tree."""
+    from jaxgen.common import trees
+
+    return {name: tuple(x.shape) for name, x in trees.leaves(tree).items()}
