@@ -8,6 +8,7 @@ run.py and results.csv. run.py makes the table again from nothing: it trains wha
 import argparse
 import csv
 import dataclasses
+import functools
 import re
 import statistics
 import sys
@@ -108,6 +109,19 @@ def main(file: str, doc: str, run: Callable[[Experiment], None], runs: str | Non
     experiment.log("done")
 
 
+def lineage(e: Experiment, member: str) -> Path:
+    """A run of one generator of configs/gan; equal in all experiments that share their runs."""
+    data = e.pick("digits", "fashion_mnist", "digits")
+    images = e.pick(51_200, 2_000_000, 64)
+    return e.train(
+        member,
+        f"configs/gan/{data}.py:{member}",
+        f"images={images}",
+        f"snapshot_every={images}",
+        f"checkpoint_every={images // 4}",
+    )
+
+
 def number(v: Any) -> Any:
     """Floats to six digits, for files that do not change in the last bit."""
     return f"{v:.6g}" if isinstance(v, float) else v
@@ -200,6 +214,11 @@ class Judge:
             new.num_real, new.floor = first.num_real, first.floor
         return new
 
+    @functools.cached_property
+    def plain(self) -> Any:
+        """A scorer without options or guide, always the same."""
+        return self.scorer()
+
     @property
     def net(self) -> str:
         """The name of the feature net."""
@@ -228,6 +247,17 @@ class Judge:
         guide = guiding.open_guide(self.run, args)
         params = self.run.average(average, nimg).params
         return self._plain(self.scorer(options, guide)(params))
+
+    def over(
+        self, seeds: Sequence[int], average: str | float | None = None, nimg: int | None = None
+    ) -> list[dict[str, float]]:
+        """The scores of one average by several seeds of sampling, without compiling anew."""
+        params = self.run.average(average, nimg).params
+        found = []
+        for seed in seeds:
+            self.plain.seed = seed
+            found.append(self._plain(self.plain(params)))
+        return found
 
     def sweep(
         self,

@@ -52,10 +52,10 @@ def test_rounds_hold_whole_cycles_of_lazy_phases():
     assert len(calls) == 1 + 2 * 32
 
 
-SLOW = [pytest.param(mode, marks=pytest.mark.slow) for mode in ("train", "posthoc", "input")]
+SLOW = [pytest.param(mode, marks=pytest.mark.slow) for mode in ("train", "sample", "input")]
 
 
-@pytest.mark.parametrize("mode", ["sample", *SLOW])
+@pytest.mark.parametrize("mode", ["posthoc", *SLOW])
 def test_every_mode(mode, tmp_path):
     config = ["--config", "configs/noise2noise/digits.py:debug", "--json", str(tmp_path / "b.json")]
     flags = ["--repeats", "2", "--warmup", "1", "--num", "8", "--snapshots", "3", "--length", "0.1"]

@@ -7,53 +7,21 @@ measured against the length at three training times and for a second learning ra
 
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import jax
 import numpy as np
 
 from experiments import common
-from jaxgen.averaging import posthoc
+from experiments.averages import STORED, Snapshots, Tree, distance
 from jaxgen.cli import common as cli
-from jaxgen.train import state
-from jaxgen.train.store import Store
 
-STORED = (0.05, 0.10)  # the only lengths that a rebuilt average may use
 LENGTHS = (0.02, 0.03, 0.05, 0.075, 0.10, 0.15, 0.20, 0.25)  # all of them are tracked
 COUNTS = (32, 16, 8, 4, 2)  # snapshots used, of each stored length
 SHARES = (0.25, 0.5, 1.0)  # of the training time
 RATES = (0.02, 0.005)
 OTHER = f"frechet, rate {RATES[1]}"
 SAMPLINGS = 2  # seeds of sampling that a distance is the mean of
-Tree = Any
-
-
-class Snapshots:
-    """The averages of a run's network: as tracked, or rebuilt from those of STORED."""
-
-    def __init__(self, run: cli.Run):
-        self.store = Store(run.workdir / "snapshots", verify=False)
-        self.target = state.abstract(run.plan, run.mesh).params["network"]
-        self.times = self.store.numbers()
-
-    def tracked(self, time: int, length: float) -> Tree:
-        return self.store.restore(time, f"network.power_{length:.3f}", self.target)
-
-    def rebuilt(self, times: list[int], length: float) -> tuple[Tree, posthoc.Solution]:
-        """The average at the last of `times` from the snapshots at `times`."""
-        entries = [(t, s) for t in times for s in STORED]
-        at, lengths = zip(*entries)
-        solution = posthoc.solve(at, lengths, times[-1], length)
-        params = posthoc.reconstruct(lambda i: self.tracked(*entries[i]), solution.coefficients)
-        return params, solution
-
-
-def distance(a: Tree, b: Tree) -> float:
-    """L2 over all weights."""
-    parts = jax.tree.map(lambda x, y: np.sum(np.square(np.float64(x) - np.float64(y))), a, b)
-    return float(np.sqrt(sum(jax.tree.leaves(parts))))
 
 
 def errors(snapshots: Snapshots, raw: Tree, length: float) -> common.Row:
@@ -81,7 +49,7 @@ class Curve:
     def __init__(self, e: common.Experiment, run: cli.Run):
         judge = common.Judge(run.workdir, e.pick(2000, 10_000, 16), e.seed, ("frechet",))
         self.scorer = judge.scorer({"steps": e.pick(10, 18, 3)})
-        self.snapshots, self.name = Snapshots(run), run.workdir.name
+        self.snapshots, self.name = Snapshots(run, "network"), run.workdir.name
         self.seed, self.log = e.seed, e.log
 
     def score(self, params: Tree) -> float:

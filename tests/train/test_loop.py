@@ -59,7 +59,9 @@ def test_killed_at_random_moments(environment, undisturbed, tmp_path):
     assert kept == sorted(set(kept)), "an attempt that was cut off left its records"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_stops(environment, undisturbed, tmp_path, signum):
     process = start(environment, tmp_path, "--sleep", "0.05")
     for line in process.stdout:
