@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_toy
-from runs import assert_same_run, finish, ramp_plan, start, train
+from toy_runs import assert_same_run, finish, ramp_plan, start, train
 from toys import gan_plan
 
 from jaxgen.common import mesh as meshes

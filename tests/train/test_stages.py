@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from runs import train
+from toy_runs import train
 from toys import X
 
 from jaxgen import averaging

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import averages_of, ramp_plan, train
+from toy_runs import averages_of, ramp_plan, train
 from toys import gan_plan
 
 from jaxgen import averaging

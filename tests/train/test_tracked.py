@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import train
 from test_step import run
+from toy_runs import train
 from toys import X, batch_of, gan_plan, mlp, mlp_init, regression_plan
 
 from jaxgen.common import mesh as meshes
