@@ -117,17 +117,17 @@ def ceiling(mesh: Any, dtype: Any) -> dict[str, Any]:
     return best
 
 
-def memory(compiled: Any = None) -> dict[str, int]:
-    """Peaks in bytes: of the compiled program a device, of the device, of the process."""
+def memory(*compiled: Any) -> dict[str, int]:
+    """Peaks in bytes: of the largest compiled program a device, of the device, of the process."""
     found = {"process_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     with_stats = jax.devices()[0].memory_stats()
     if with_stats and "peak_bytes_in_use" in with_stats:
         found["device_peak"] = with_stats["peak_bytes_in_use"]
-    m = compiled.memory_analysis() if compiled is not None else None
-    if m is not None:
-        found["program"] = (
-            m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-        ) + m.temp_size_in_bytes
+    held = lambda m: m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    sizes = [m for m in (c.memory_analysis() for c in compiled) if m is not None]
+    if sizes:
+        m = max(sizes, key=lambda m: held(m) + m.temp_size_in_bytes)
+        found["program"] = held(m) + m.temp_size_in_bytes
         found["program_temporaries"] = m.temp_size_in_bytes
         found["program_donated"] = m.alias_size_in_bytes
     return found

@@ -212,7 +212,7 @@ class _Run:
         saved = nimg
         while nimg < self.until:
             batch, first = first if first is not None else next(batches), None
-            state, metrics = step(state, batch, frozen, key)
+            state, metrics = step(state, batch, frozen, key, nimg // self.batch)
             pending.append(metrics)
             if len(pending) > 2:  # at most two steps queued: prompt signals, honest timing
                 jax.block_until_ready(pending[-3])
@@ -258,22 +258,13 @@ class _Run:
         self.snapshots.wait()
         return state, nimg
 
-    def _compile(self, state: TrainState, batch: Any, frozen: Any, key: jax.Array) -> Any:
+    def _compile(self, state: TrainState, batch: Any, frozen: Any, key: jax.Array) -> steps.Step:
         self.log("compiling the training step ...")
-        start = time.perf_counter()
-        compiled = (
-            steps.jit_step(
-                self.plan,
-                state,
-                batch=self.batch,
-                mesh=self.mesh,
-                microbatches=self.microbatches,
-            )
-            .lower(state, batch, frozen, key)
-            .compile()
-        )
-        self.log(f"compiled in {time.perf_counter() - start:.1f} s")
-        return compiled
+        step = steps.jit_step(
+            self.plan, state, batch=self.batch, mesh=self.mesh, microbatches=self.microbatches
+        ).compile(state, batch, frozen, key)
+        self.log(f"compiled in {step.trace_seconds + step.compile_seconds:.1f} s")
+        return step
 
     def _asked(self, step: int) -> int:
         """The signal that asks to stop, or 0; the same answer in every process."""

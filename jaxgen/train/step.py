@@ -1,12 +1,15 @@
-"""The one training step: any plan, any number of players, one compilation.
+"""The one training step: any plan, any number of players.
 
 For each phase in order: per-example losses on the batch (in `microbatches` parts), their mean's
 gradient for the players that the phase trains, the optax update, the projection, new values of
-tracked leaves. A phase with `every > 1` sits in a `lax.cond`. A gradient or loss that is not finite
-leaves params, optimizer and stats as they were and is counted in the state's `guard`.
+tracked leaves. A phase with `every > 1` is a program of its own. A gradient or loss that is not
+finite leaves params, optimizer and stats as they were and is counted in the state's `guard`.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -159,10 +162,79 @@ def run_phase(
     return (*new, guard), {**metrics, "grad_norm": norm}
 
 
+def _segments(plan: Plan) -> list[tuple[int, list[Phase]]]:
+    """Neighbouring phases that are due together, as (every, phases); the last is always due."""
+    found: list[tuple[int, list[Phase]]] = []
+    for phase in plan.phases:
+        if found and found[-1][0] == phase.every:
+            found[-1][1].append(phase)
+        else:
+            found.append((phase.every, [phase]))
+    return found if found and found[-1][0] == 1 else [*found, (1, [])]
+
+
+def _run(
+    plan: Plan, phases: Sequence[Phase], state: TrainState, data: Any, frozen: Any, key: jax.Array,
+    **how: Any,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """All of `phases`, one after the other; `how` is as in `run_phase`."""
+    metrics: Metrics = {}
+    data = meshes.constrain_batch(data, how["mesh"])
+    for phase in phases:
+        own = phase_key(key, state.step, phase.name)
+        new, reported = run_phase(plan, phase, state, data, frozen, own, **how)
+        params, opt, stats, guard = new
+        state = dataclasses.replace(
+            state,
+            params={**state.params, **params},
+            opt={**state.opt, **opt},
+            stats=stats,
+            guard={**state.guard, phase.name: guard},
+        )
+        metrics |= {f"{phase.name}/{n}": v for n, v in reported.items()}
+    return state, metrics
+
+
+def _finish(
+    plan: Plan, state: TrainState, metrics: Metrics, batch: int
+) -> tuple[TrainState, Metrics]:
+    """What ends a step: controllers, averages, the count."""
+    stats = dict(state.stats)
+    for controller in plan.controllers:
+        stats = dict(controller(stats, metrics))
+    metrics = dict(metrics)
+    for name in plan.players:
+        rates = {n: x for n, x in trees.leaves(state.opt[name]).items() if "learning_rate" in n}
+        metrics |= {f"learning_rate/{name}": x for x in rates.values()}
+    metrics |= {f"{p}/skipped": g["total"] * 1.0 for p, g in state.guard.items()}
+    nimg = (state.step + 1).astype(jnp.float32) * batch
+    averages = {
+        a: {
+            n: averaging.update(
+                state.averages[a][n],
+                state.params[n],
+                tracker.weight(nimg, batch),
+                plan.fixed_mask(n, state.params[n]),
+            )
+            for n in plan.players
+        }
+        for a, tracker in plan.averages.items()
+    }
+    return dataclasses.replace(state, step=state.step + 1, stats=stats, averages=averages), metrics
+
+
+def _absent(metrics: Mapping[str, Any]) -> Metrics:
+    """What phases report when they are not due."""
+    return {n: jnp.full((), jnp.nan, jnp.float32) for n in metrics}
+
+
 def make_step(
     plan: Plan, *, batch: int, microbatches: int = 1, mesh: Mesh | None = None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The unjitted step `(state, data, frozen, key) -> (state, metrics)`; see `jit_step`.
+    """The step as one pure function `(state, data, frozen, key) -> (state, metrics)`.
+
+    For programs of your own, a scan over steps, say. A phase with `every > 1` sits in a `lax.cond`,
+    where XLA's CPU backend takes many times longer for gradients of convolutions; see `jit_step`.
 
     Args:
       plan: what to train.
@@ -171,91 +243,110 @@ def make_step(
     Returns:
       A pure function. Metrics are () float32 by `<phase>/<name>`, NaN for a phase not due.
     """
+    how = {"batch": batch, "microbatches": microbatches, "mesh": mesh}
 
     def step(state: TrainState, data: Any, frozen: Any, key: jax.Array):
-        data = meshes.constrain_batch(data, mesh)
         metrics: Metrics = {}
-        for phase in plan.phases:
+        for every, phases in _segments(plan):
 
-            def due(state: TrainState, phase: Phase = phase):
-                return run_phase(
-                    plan,
-                    phase,
-                    state,
-                    data,
-                    frozen,
-                    phase_key(key, state.step, phase.name),
-                    batch=batch,
-                    microbatches=microbatches,
-                    mesh=mesh,
-                )
+            def due(state: TrainState, phases: Sequence[Phase] = phases):
+                return _run(plan, phases, state, data, frozen, key, **how)
 
-            def skip(state: TrainState, phase: Phase = phase, due: Callable = due):
-                same = (
-                    {n: state.params[n] for n in phase.trains},
-                    {n: state.opt[n] for n in phase.trains},
-                    dict(state.stats),
-                    dict(state.guard[phase.name]),
-                )
-                names = jax.eval_shape(due, state)[1]
-                return same, {n: jnp.full((), jnp.nan, jnp.float32) for n in names}
+            def skip(state: TrainState, due: Callable = due):
+                return state, _absent(jax.eval_shape(due, state)[1])
 
-            if phase.every == 1:
-                new, reported = due(state)
+            if every == 1:
+                state, reported = due(state)
             else:
-                new, reported = jax.lax.cond(state.step % phase.every == 0, due, skip, state)
-            params, opt, stats, guard = new
-            state = TrainState(
-                step=state.step,
-                params={**state.params, **params},
-                opt={**state.opt, **opt},
-                stats=stats,
-                averages=state.averages,
-                guard={**state.guard, phase.name: guard},
-            )
-            metrics |= {f"{phase.name}/{n}": v for n, v in reported.items()}
-        stats = dict(state.stats)
-        for controller in plan.controllers:
-            stats = dict(controller(stats, metrics))
-        for name in plan.players:
-            rates = {n: x for n, x in trees.leaves(state.opt[name]).items() if "learning_rate" in n}
-            metrics |= {f"learning_rate/{name}": x for x in rates.values()}
-        metrics |= {f"{p}/skipped": g["total"] * 1.0 for p, g in state.guard.items()}
-        nimg = (state.step + 1).astype(jnp.float32) * batch
-        averages = {
-            a: {
-                n: averaging.update(
-                    state.averages[a][n],
-                    state.params[n],
-                    tracker.weight(nimg, batch),
-                    plan.fixed_mask(n, state.params[n]),
-                )
-                for n in plan.players
-            }
-            for a, tracker in plan.averages.items()
-        }
-        return (
-            TrainState(state.step + 1, state.params, state.opt, stats, averages, state.guard),
-            metrics,
-        )
+                state, reported = jax.lax.cond(state.step % every == 0, due, skip, state)
+            metrics |= reported
+        return _finish(plan, state, metrics, batch)
 
     return step
 
 
+class Step:
+    """The compiled step `(state, data, frozen, key) -> (state, metrics)`; made by `jit_step`.
+
+    programs: a compiled program for each run of phases that are due together, in their order; the
+    last also ends the step. every: the steps from one run of each to the next. trace_seconds,
+    compile_seconds: what making them took.
+    """
+
+    def __init__(self, every: Sequence[int], jitted: Sequence[Any], whole: Any):
+        self.every, self._jitted, self._whole = list(every), list(jitted), whole
+        self.programs: list[Any] = []
+        self.trace_seconds = self.compile_seconds = 0.0
+
+    def compile(self, *args: Any, options: Mapping[str, Any] | None = None) -> "Step":
+        """Compiles for arguments like these; options: of XLA's compiler."""
+        start, lowered, before = time.perf_counter(), [], {}
+        self._absent = []
+        for program in self._jitted:
+            lowered.append(program.lower(before, *args))
+            before = meshes.place(_absent(lowered[-1].out_info[1]), self._whole)
+            self._absent.append(before)
+        traced = time.perf_counter()
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            self.programs = list(pool.map(lambda x: x.compile(options), lowered))
+        self.trace_seconds = traced - start
+        self.compile_seconds = time.perf_counter() - traced
+        return self
+
+    def __call__(
+        self, state: TrainState, data: Any, frozen: Any, key: jax.Array, number: int | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """One step; the arrays of `state` are given away.
+
+        number: steps done, on the host; None reads it from the state, which waits for it.
+        """
+        if not self.programs:
+            self.compile(state, data, frozen, key)
+        number = int(state.step) if number is None else number
+        metrics: Metrics = {}
+        for every, program, absent in zip(self.every, self.programs, self._absent):
+            if number % every:
+                metrics = {**absent, **metrics}
+            else:
+                state, metrics = program(metrics, state, data, frozen, key)
+        return state, metrics
+
+
 def jit_step(
     plan: Plan, state: TrainState, *, batch: int, mesh: Mesh, microbatches: int = 1
-) -> Any:
-    """The jitted step: donated state, pinned shardings (those of `state`, arrays or structs)."""
+) -> Step:
+    """The step as programs chosen on the host: donated state, pinned shardings.
+
+    A lazy phase is a program of its own, run when it is due, so that the others do not hold it and
+    XLA optimises it like them.
+
+    Args:
+      plan: what to train. state: arrays or structs with the shardings to pin.
+      batch: the global batch, in images. mesh: of devices. microbatches: see `make_step`.
+    """
     meshes.check_batch(batch, mesh, microbatches)
     shardings = jax.tree.map(lambda x: x.sharding, state)
     whole = meshes.replicated(mesh)
     frozen = meshes.tree_shardings(dict(plan.frozen), mesh)
-    return jax.jit(
-        make_step(plan, batch=batch, microbatches=microbatches, mesh=mesh),
-        in_shardings=(shardings, meshes.batch_sharding(mesh), frozen, whole),
-        out_shardings=(shardings, whole),
-        donate_argnums=0,
-    )
+    how = {"batch": batch, "microbatches": microbatches, "mesh": mesh}
+    every, segments = zip(*_segments(plan))
+
+    def jitted(phases: Sequence[Phase]) -> Any:
+        def part(before: Metrics, state: TrainState, data: Any, frozen: Any, key: jax.Array):
+            state, metrics = _run(plan, phases, state, data, frozen, key, **how)
+            metrics = {**before, **metrics}
+            if phases is segments[-1]:
+                return _finish(plan, state, metrics, batch)
+            return state, metrics
+
+        return jax.jit(
+            part,
+            in_shardings=(whole, shardings, meshes.batch_sharding(mesh), frozen, whole),
+            out_shardings=(shardings, whole),
+            donate_argnums=1,
+        )
+
+    return Step(every, [jitted(phases) for phases in segments], whole)
 
 
 def put_frozen(plan: Plan, mesh: Mesh) -> Any:

@@ -152,7 +152,7 @@ def test_one_step_at_debug_size(path):
         before = jax.device_get(state.params)
         key = jax.device_put(jax.random.key(0), meshes.replicated(mesh))
         args = state, data, steps.put_frozen(plan, mesh), key
-        state, metrics = step.lower(*args).compile(QUICK)(*args)
+        state, metrics = step.compile(*args, options=QUICK)(*args)
         for phase in plan.phases:  # step 0 is a multiple of every `every`
             for name in ("loss", "grad_norm"):
                 assert np.isfinite(metrics[f"{phase.name}/{name}"]), (phase.name, name)
