@@ -7,6 +7,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxgen.common import mesh as meshes
 from jaxgen.common import provenance
+from jaxgen.nn import convolution
 
 LEAST_SECONDS = 0.3  # of one repeat: short things are repeated within it
 
@@ -40,6 +42,10 @@ def matmul_flops(jaxpr: Any) -> float:
             depth = math.prod(kernel) / kernel[p["dimension_numbers"].rhs_spec[0]]
             out = math.prod(eqn.outvars[0].aval.shape) / math.prod(p["lhs_dilation"])
             total += 2.0 * out * depth
+        elif name in convolution.MAPS:
+            like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+            body = jax.make_jaxpr(partial(convolution.MAPS[name], **p))(*like).jaxpr
+            total += matmul_flops(body)
         else:
             values = [v for x in p.values() for v in (x if isinstance(x, (tuple, list)) else [x])]
             bodies = [b for v in values if hasattr(b := getattr(v, "jaxpr", v), "eqns")]

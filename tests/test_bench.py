@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 import measure  # noqa: E402
 
+from jaxgen.nn import convolution  # noqa: E402
+
 
 def flops(f, *shapes):
     return measure.matmul_flops(jax.make_jaxpr(f)(*map(jnp.zeros, shapes)).jaxpr)
@@ -39,7 +41,8 @@ def test_flops_of_products_and_loops():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_flops_of_a_convolution_and_its_two_gradients_are_equal(stride):
+@pytest.mark.parametrize("conv", [conv, convolution.conv])
+def test_flops_of_a_convolution_and_its_two_gradients_are_equal(conv, stride):
     x, w, n = (2, 8, 8, 3), (3, 3, 3, 5), 2 * 2 * (8 // stride) ** 2 * 5 * 3 * 3 * 3
     assert flops(lambda x, w: conv(x, w, stride), x, w) == n
     both = jax.grad(lambda x, w: (conv(x, w, stride) ** 2).sum(), argnums=(0, 1))

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxgen.common.params import param, scaled_normal, zeros
 from jaxgen.networks.stylegan2_mapping import Cond, label_of
 from jaxgen.nn.batch_norm import BatchNorm
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.layers import Conv, Dense
-from jaxgen.nn.resample import conv
 
 FIXED = (r"/(mean|var)$",)
 START = scaled_normal(0.02)

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 
 from jaxgen.common.params import param, zeros
 from jaxgen.networks.stylegan2_mapping import Cond, label_of, second_moment_norm
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.layers import EqualizedConv, EqualizedDense, equalized, lrelu
 from jaxgen.nn.minibatch_std import minibatch_std
-from jaxgen.nn.resample import conv, down2, up2, up2_conv
+from jaxgen.nn.resample import down2, up2, up2_conv
 
 BOX = (1, 1)
 FIXED: tuple[str, ...] = ()

@@ -17,8 +17,9 @@ from jaxgen.common.params import normal, ones, param, zeros
 from jaxgen.networks import pggan
 from jaxgen.networks.pggan import BOX, Alpha, current_size, fade, fade_real
 from jaxgen.networks.stylegan2_mapping import Cond, Mapping, label_of, truncate
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.layers import EqualizedConv, EqualizedDense, equalized, lrelu
-from jaxgen.nn.resample import TAPS, conv, up2, up2_conv
+from jaxgen.nn.resample import TAPS, up2, up2_conv
 
 __all__ = ["Discriminator", "Generator", "Mapping", "Synthesis", "adain", "fade_real", "truncate"]
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.nn.resample import NHWC
+from jaxgen.nn.convolution import NHWC
 
 # XLA's loops on a CPU: of fewer slices, they compute what x is made of anew for each (4 times
 # slower); of more terms, they are 2 to 5 times slower than a few loops one after the other.

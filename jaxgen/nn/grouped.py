@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxgen.common.params import Initializer, he_normal, param, zeros
-from jaxgen.nn.resample import NHWC
+from jaxgen.nn.convolution import NHWC
 
 
 def plain(x: jax.Array, w: jax.Array) -> jax.Array:

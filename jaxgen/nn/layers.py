@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.common.params import Initializer, he_normal, param, scaled_normal, zeros
-from jaxgen.nn.resample import TAPS, Padding, conv, conv_down2
+from jaxgen.nn.convolution import Padding, conv
+from jaxgen.nn.resample import TAPS, conv_down2
 
 
 @lru_cache(maxsize=64)

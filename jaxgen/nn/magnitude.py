@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxgen.common import trees
 from jaxgen.common.params import normal, param, zeros
-from jaxgen.nn.resample import conv, down2, up2
+from jaxgen.nn.convolution import conv
+from jaxgen.nn.resample import down2, up2
 
 EPS = 1e-4
 

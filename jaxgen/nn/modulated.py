@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nn.resample import TAPS, Padding, conv, up2_conv
+from jaxgen.nn.convolution import Padding, conv
+from jaxgen.nn.resample import TAPS, up2_conv
 
 EPS = 1e-8
 

@@ -13,16 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.nn.convolution import NHWC, conv
+
 TAPS = (1, 3, 3, 1)
-NHWC = ("NHWC", "HWIO", "NHWC")
 Pad = tuple[int, int]
-Padding = str | tuple[Pad, Pad]
-
-
-def conv(x: jax.Array, w: jax.Array, stride: int = 1, padding: Padding = "SAME") -> jax.Array:
-    """Convolution as deep learning has it (a correlation): x (b, h, w, c), w (kh, kw, c, o)."""
-    w = w.astype(x.dtype)
-    return jax.lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=NHWC)
 
 
 def _normalised(taps: Sequence[float], gain: float) -> list[float]:

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from jaxgen.common.params import param
 from jaxgen.nn.attention import SelfAttention
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.dropout import dropout
 from jaxgen.nn.group_norm import GroupNorm
 from jaxgen.nn.layers import Start, bias, matmul
-from jaxgen.nn.resample import conv, down2, up2, up2_conv
+from jaxgen.nn.resample import down2, up2, up2_conv
 
 
 class Style(NamedTuple):

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.common.params import Initializer, normal, param, track, tracked, training, zeros
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.layers import matmul, xavier_uniform
-from jaxgen.nn.resample import conv, conv_down2, up2_conv
+from jaxgen.nn.resample import conv_down2, up2_conv
 
 U = "u"  # the tracked leaf's name
 EPS = 1e-12

@@ -9,7 +9,7 @@ import pytest
 
 from jaxgen.common import params, trees
 from jaxgen.networks.dcgan import FIXED, Discriminator, Generator, up2_conv
-from jaxgen.nn.resample import NHWC
+from jaxgen.nn.convolution import NHWC
 
 SMALL = {"resolution": 16, "label_dim": 3, "width": 4, "kernel": 3}
 G = Generator(channels=2, z_dim=6, **SMALL)

@@ -96,7 +96,7 @@ def test_bfloat16_runs_the_trunk_only(p):
     assert y.dtype == jnp.float32
     assert float(jnp.std(y - want)) < 0.05 * float(jnp.std(want))
     jaxpr = str(jax.make_jaxpr(lambda: half.apply({"params": p}, X, C))())
-    products = re.findall(r":(\w+)\[[\d,]+\] = conv_general_dilated", jaxpr)
+    products = re.findall(r":(\w+)\[[\d,]+\] = conv_output", jaxpr)
     assert len(products) > 10 and set(products) == {"bf16"}
 
 

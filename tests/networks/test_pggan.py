@@ -8,8 +8,9 @@ import pytest
 
 from jaxgen.common import trees
 from jaxgen.networks.pggan import BOX, Conv, Discriminator, Generator, fade_real
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.layers import EqualizedDense
-from jaxgen.nn.resample import conv, down2
+from jaxgen.nn.resample import down2
 
 SMALL = {"resolution": 32, "label_dim": 3, "channel_base": 128, "channel_max": 8}
 G = Generator(channels=2, z_dim=6, **SMALL)

@@ -139,7 +139,7 @@ def dtypes_of_convolutions(module, *args):
     p = jax.eval_shape(lambda: module.init(jax.random.key(0), *args))
     found = {}
     for eqn in jax.make_jaxpr(lambda p: module.apply(p, *args))(p).eqns:
-        if eqn.primitive.name == "conv_general_dilated":
+        if eqn.primitive.name == "conv_output":
             name = eqn.outvars[0].aval.dtype.name
             found[name] = found.get(name, 0) + 1
     return found

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxgen.common.mesh import batch_sharding, make_mesh
+from jaxgen.nn.convolution import conv
 from jaxgen.nn.grouped import GroupedConv, by_groups, grouped_conv, whole
-from jaxgen.nn.resample import conv
 
 GROUPS = 3
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.common import params
-from jaxgen.nn.resample import conv, down2, up2
+from jaxgen.nn.convolution import conv
+from jaxgen.nn.resample import down2, up2
 from jaxgen.nn.spectral_norm import Conv, Dense, normalised, unit
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxgen.nn.batch_norm import ConditionalBatchNorm
+from jaxgen.nn.convolution import NHWC, conv
 from jaxgen.nn.projection import ProjectionHead
-from jaxgen.nn.resample import NHWC, conv
 from jaxgen.nn.sagan_attention import SaganAttention
 from jaxgen.nn.spectral_norm import normalised
 
