@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -50,10 +51,19 @@ def image_gradient(y: jax.Array, w: jax.Array, *, size: Pad, **how: Any) -> jax.
     return jax.linear_transpose(lambda x: output(x, w, **how), x)(y)[0]
 
 
-def kernel_gradient(x: jax.Array, y: jax.Array, *, kernel: Pad, **how: Any) -> jax.Array:
-    """Of T with respect to w (*kernel, c, o)."""
+def kernel_gradient(
+    x: jax.Array, y: jax.Array, *, stride: int, padding: Any, kernel: Pad, **_: Any
+) -> jax.Array:
+    """Of T with respect to w (*kernel, c, o).
+
+    Padded first: where padding is the kernel's size less 1, XLA's CPU backend else takes 40 times
+    longer, and twice as long for many others.
+    """
+    edges = [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
     w = jax.ShapeDtypeStruct((*kernel, x.shape[-1], y.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda w: output(x, w, **how), w)(y)[0]
+    run = lambda w: output(x, w, stride=stride, padding="VALID")
+    return jax.linear_transpose(run, w)(y)[0]
 
 
 def _primitive(fn: Callable[..., jax.Array]) -> Primitive:
