@@ -159,10 +159,19 @@ class Search:
         self.state = invert.start(mean, planes, rng.fold(key, "planes"))
 
     def __call__(self, first: int, last: int) -> tuple[Any, dict[str, float]]:
-        """Does steps first..last - 1; the image (h, w, c) then, and its distances."""
+        """Does steps first..last - 1; the image (h, w, c) then, and its distances.
+
+        Raises:
+          ValueError: when the image is not finite.
+        """
         import numpy as np
 
         self.state, image, distances = self.call(self.state, first, last)
+        if not np.isfinite(image).all():
+            raise ValueError(
+                f"after {last} steps the generator's image is not finite; look at its samples, "
+                "and take an earlier snapshot (--nimg)"
+            )
         return np.asarray(image), {n: float(d) for n, d in distances.items()}
 
 

@@ -69,6 +69,16 @@ def test_mistakes_are_told_early(run, tmp_path, capsys, monkeypatch, make, flags
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_images_that_are_not_finite(run, tmp_path, capsys, monkeypatch):
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    weights = {**toy.PARAMS["generator"], "b": np.full((toy.DIM, toy.SIZE), np.nan, "f4")}
+    monkeypatch.setattr(toy, "PARAMS", {"generator": weights})
+    args = ["project", tmp_path / "x.png", "--workdir", "toy", "--out", tmp_path / "o"]
+    text = call(capsys, *args, "--features", "pixels", code=2)
+    assert "after 0 steps the generator's image is not finite" in text
+    assert not (tmp_path / "o").exists()
+
+
 def test_impossible_numbers(capsys):
     for flags in (["--steps", "0"], ["--strip", "9", "--steps", "8"]):
         with pytest.raises(SystemExit):

@@ -67,6 +67,7 @@ def alias_free():
     of = stylegan3.layout(module)
     shapes = of.expected(module, jax.ShapeDtypeStruct((1, 4), "f4"), 10)[1]
     arrays = drawn({**shapes, stylegan2.W_AVG: (3,)})
+    arrays |= {n: np.abs(x) + 0.5 for n, x in arrays.items() if n.endswith("magnitude_ema")}
     return {**arrays, stylegan3.TRANSFORM: np.eye(3, dtype="f4"), **stylegan3.filters(module)}
 
 

@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.common.interpolate import lerp, slerp
+from jaxgen.common import interpolate
 from jaxgen.samplers import styles
+
+RNG = np.random.default_rng(0)
+slerp = jax.jit(interpolate.slerp)
+jitted = jax.jit(styles.around, static_argnums=(1, 2))
 
 
 def test_great_circles_of_the_reference(goldens):
@@ -17,23 +21,25 @@ def test_great_circles_of_the_reference(goldens):
 
 
 def test_a_great_circle_has_constant_speed_and_ends_at_the_directions():
-    a, b = jax.random.normal(jax.random.key(0), (2, 1, 6))
-    t = jnp.linspace(0, 1, 11)[:, None]
-    way = slerp(a, 3 * b, t)
-    np.testing.assert_allclose(jnp.linalg.norm(way, axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(way[0], (a / jnp.linalg.norm(a))[0], atol=1e-6)
-    np.testing.assert_allclose(way[-1], (b / jnp.linalg.norm(b))[0], atol=1e-6)
-    steps = jnp.linalg.norm(jnp.diff(way, axis=0), axis=1)
-    np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
-    np.testing.assert_allclose(slerp(a, 2 * a, 0.3), a / jnp.linalg.norm(a), atol=1e-6)
-    assert np.isfinite(slerp(a, -a, 0.5)).all()
+    a, b = (np.broadcast_to(x, (50, 64)) for x in RNG.normal(size=(2, 64)))
+    way = slerp(a, 3 * b, np.linspace(0, 1, 50)[:, None])
+    np.testing.assert_allclose(np.linalg.norm(way, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(way[0], a[0] / np.linalg.norm(a[0]), atol=1e-6)
+    np.testing.assert_allclose(way[-1], b[0] / np.linalg.norm(b[0]), atol=1e-6)
+    steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-4)
+    t = np.full((50, 1), 0.3)
+    np.testing.assert_allclose(slerp(a, 2 * a, t), a / np.linalg.norm(a[0]), atol=1e-6)
+    assert np.isfinite(slerp(a, -a, t)).all()
 
 
 def test_small_steps_keep_their_digits():
     """Steps of path lengths are 1e-4: their lengths must be good to parts in a thousand."""
-    a, b = jax.random.normal(jax.random.key(1), (2, 50, 64))
-    angle = jnp.arccos((slerp(a, b, 0.0) * slerp(a, b, 1.0)).sum(-1))
-    step = jnp.linalg.norm(slerp(a, b, 0.3 + 1e-4) - slerp(a, b, 0.3), axis=1)
+    a, b = RNG.normal(size=(2, 50, 64))
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    angle = np.arccos((unit(a) * unit(b)).sum(-1))
+    ends = [slerp(a, b, np.full((50, 1), t)) for t in (0.3, 0.3 + 1e-4)]
+    step = np.linalg.norm(np.float64(ends[1]) - np.float64(ends[0]), axis=1)
     np.testing.assert_allclose(step, 1e-4 * angle, rtol=5e-3)
 
 
@@ -51,14 +57,13 @@ def test_mixtures_take_layers_from_the_columns():
 
 
 def test_closed_ways_pass_through_their_points():
-    points = jax.random.normal(jax.random.key(2), (3, 4))
-    way = styles.around(points, 5, "w")
+    points = np.float32(RNG.normal(size=(3, 4)))
+    way, ball = (np.asarray(jitted(points, 5, space)) for space in ("w", "z"))
     assert way.shape == (15, 4)
     np.testing.assert_allclose(way[::5], points, atol=1e-6)
-    np.testing.assert_allclose(way[12], lerp(points[2], points[0], 0.4), atol=1e-6)
-    ball = styles.around(points, 5, "z")
-    np.testing.assert_allclose(jnp.linalg.norm(ball, axis=1), 2.0, rtol=1e-5)
-    cosine = (ball[::5] * points).sum(1) / 2 / jnp.linalg.norm(points, axis=1)
+    np.testing.assert_allclose(way[12], 0.6 * points[2] + 0.4 * points[0], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(ball, axis=1), 2.0, rtol=1e-5)
+    cosine = (ball[::5] * points).sum(1) / 2 / np.linalg.norm(points, axis=1)
     np.testing.assert_allclose(cosine, 1, atol=1e-5)
     for frames, space in ((0, "w"), (3, "x")):
         with pytest.raises(ValueError, match="frames must be at least 1 and space w or z"):

@@ -2,8 +2,8 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen.cli import common
@@ -15,11 +15,12 @@ from jaxgen.train.snapshot import Average
 
 NUM_WS, DIM, SIZE = 4, 3, 8
 MOVED = True  # whether its input can be moved
+DRAW = np.random.default_rng(0)
 PARAMS = {
     "generator": {
-        "a": jax.random.normal(jax.random.key(1), (DIM, DIM)),
-        "b": 0.3 * jax.random.normal(jax.random.key(2), (DIM, SIZE)),
-        "noise_const": jax.random.normal(jax.random.key(3), (SIZE, SIZE)),
+        "a": DRAW.normal(size=(DIM, DIM)).astype("f4"),
+        "b": 0.3 * DRAW.normal(size=(DIM, SIZE)).astype("f4"),
+        "noise_const": DRAW.normal(size=(SIZE, SIZE)).astype("f4"),
     }
 }
 FACTS = {"name": "digits", "shape": (SIZE, SIZE, 1), "label_kind": "class", "label_dim": 3}
