@@ -8,11 +8,13 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
-# Tests wait for compilers, not for arithmetic: cheap code halves the time. Real processes and
-# reference numbers use the default (their tests say so).
+# Tests wait for compilers, not for arithmetic: cheap code halves the time. So does XLA's older
+# emitter of fused loops, which makes far less code of them, and one thread of code generation
+# spends less time in all than several. Real processes use the default (their tests say so).
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += (
         " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
 # Many tests compile the same small programs, in this process and in ones they start.
 _cache = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"

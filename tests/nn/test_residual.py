@@ -22,11 +22,17 @@ def x():
 def test_blocks_of_adm_are_their_skip_at_the_start(x):
     """The last layers start at 0: resampling alone between equal widths, attention included."""
     emb = draw(1, 2, 6)
-    for mode, want in (("keep", x), ("up", resample.up2(x, (1, 1)))):
-        block = residual.Block(8, adm.STYLE, mode, heads=2)
-        p = params.init(block, jax.random.key(2), x, emb, False)
-        np.testing.assert_allclose(block.apply({"params": p}, x, emb, False), want, atol=1e-6)
-        assert "skip" not in p
+    blocks = {mode: residual.Block(8, adm.STYLE, mode, heads=2) for mode in ("keep", "up")}
+    p = {m: params.init(b, jax.random.key(2), x, emb, False) for m, b in blocks.items()}
+
+    @jax.jit
+    def run(p):
+        return {m: b.apply({"params": p[m]}, x, emb, False) for m, b in blocks.items()}
+
+    want = {"keep": x, "up": resample.up2(x, (1, 1))}
+    for mode, y in run(p).items():
+        np.testing.assert_allclose(y, want[mode], atol=1e-6, err_msg=mode)
+        assert "skip" not in p[mode]
 
 
 def test_blocks_of_ddpmpp_nearly_halve_the_variance_at_the_start(x):
@@ -34,7 +40,8 @@ def test_blocks_of_ddpmpp_nearly_halve_the_variance_at_the_start(x):
     block = residual.Block(8, ddpmpp.STYLE, heads=1)
     p = params.init(block, jax.random.key(2), x, emb, False)
     want = x / 2  # 2^-1/2 after the convolutions, and again after attention
-    np.testing.assert_allclose(block.apply({"params": p}, x, emb, False), want, atol=1e-3)
+    y = jax.jit(lambda p: block.apply({"params": p}, x, emb, False))(p)
+    np.testing.assert_allclose(y, want, atol=1e-3)
     assert {n for n in trees.leaves(p) if n.endswith("b") and "norm" not in n} >= {"emb/b"}
     assert not any(np.any(v) for n, v in trees.leaves(p).items() if n.endswith("/b"))
 
@@ -51,4 +58,5 @@ def test_layers_without_resampling_first(x):
             module = cls(5, start, "up", taps)
             p = params.init(module, jax.random.key(3), x)
             assert np.any(p["b"])
-            np.testing.assert_allclose(module.apply({"params": p}, x), layer(p, up), atol=1e-5)
+            got = jax.jit(module.apply)({"params": p}, x)
+            np.testing.assert_allclose(got, layer(p, up), atol=1e-5)

@@ -28,6 +28,13 @@ def weights(plan, scale):
     return {"network": jax.tree.map(lambda s: jnp.float32(draw(0, scale, s.shape)), shapes)}
 
 
+def shallow(arg):
+    """A debug config of the fewest blocks, for what holds whatever the network's depth."""
+    config = digits.get_config(arg)
+    config.model.update(channel_mult=(1,), num_blocks=0)
+    return config
+
+
 def losses(plan, params):
     context = Context(jnp.int32(0), jnp.float32(0), jax.random.key(3), {}, {}, {})
     keys = rng.image_keys(jax.random.key(5), B)
@@ -37,7 +44,7 @@ def losses(plan, params):
 @pytest.mark.parametrize("precond", ["edm", "vp", "ve", "iddpm"])
 def test_a_denoiser_that_knows_nothing_has_the_loss_of_its_weights(precond):
     """With F = 0, D = c_skip x: the loss is that of a linear map, whatever the network."""
-    plan = edm.build(digits.get_config(f"debug,{precond}"), FACTS)
+    plan = edm.build(shallow(f"debug,{precond}"), FACTS)
     each, aux = losses(plan, weights(plan, 0.0))
     assert each.shape == (B,) and bool(jnp.all(jnp.isfinite(each)))
     if precond == "edm":  # weighted error of c_skip (y + n) has mean one on data of sigma_data
@@ -47,7 +54,7 @@ def test_a_denoiser_that_knows_nothing_has_the_loss_of_its_weights(precond):
 
 
 def test_augmentation_and_label_dropout_reach_the_network():
-    config = digits.get_config("debug,adm")
+    config = shallow("debug,adm")
     config.augment.p = 0.5
     config.loss.label_dropout = 1.0
     plan = edm.build(config, FACTS)
@@ -61,7 +68,7 @@ def test_augmentation_and_label_dropout_reach_the_network():
 
 
 def test_samples_and_exports():
-    plan = edm.build(digits.get_config("debug"), FACTS)
+    plan = edm.build(shallow("debug"), FACTS)
     params = weights(plan, 0.1)
     keys, label = rng.seed_keys(0, np.arange(B)), jnp.eye(10)[:B]
     options = {"steps": 2, "solver": "dpmpp_2m", "grid": "geometric"}

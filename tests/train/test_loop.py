@@ -132,9 +132,20 @@ def test_data_position(tmp_path):
     assert asked == [0, 20]
 
 
-def test_too_many_skips_stop_the_run(environment, tmp_path):
-    text = finish(environment, tmp_path, "--nan-from", "42", code=2)
-    assert "NonFinite: phase 'disc': " in text and "updates in a row" in text
+def test_too_many_skips_stop_the_run(tmp_path):
+    """One of two phases has no finite loss from step 42 on; step 40 left the last checkpoint."""
+    plan = gan_plan()
+    gen, disc = plan.phases[0], plan.phases[2]
+
+    def broken(params, batch, key, context):
+        each, aux = disc.loss(params, batch, key, context)
+        return jnp.where(context.step >= 42, jnp.nan, 1.0) * each, aux
+
+    plan = dataclasses.replace(plan, phases=[gen, dataclasses.replace(disc, loss=broken)])
+    with pytest.raises(loop.NonFinite) as e:
+        train(tmp_path, plan=plan, max_skips=5)
+    text = str(e.value)
+    assert text.startswith("phase 'disc': ") and "updates in a row" in text
     assert "the last checkpoint, at 640 images, is kept" in text
     with store.Store(tmp_path / "checkpoints") as s:
         assert s.newest() == 640
