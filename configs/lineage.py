@@ -1,8 +1,9 @@
 """The lineage of GANs at the size of digits and clothes: one row a paper, by its own words.
 
-Networks are narrow, so that a run takes minutes on a CPU. What a paper says of losses, rates and
-schedules is kept, but for R1's gamma, which follows the size of the images, and the first GAN's
-momentum, for which there is Adam. Data, length and batch are the same for all.
+Networks are small: at each size of a feature map all that are convolutional have the same width.
+What a paper says of losses, rates and schedules is kept, but for R1's gamma, which follows the size
+of the images, and the first GAN's momentum, for which there is Adam. Data, length and batch are the
+same for all.
 """
 
 import ml_collections
@@ -12,32 +13,38 @@ from configs import common, gans
 MEMBERS = ("mlp", "dcgan", "pggan", "stylegan", "stylegan2", "stylegan3", "r3gan", "biggan")
 
 
-def run(source: str, size: int, member: str, debug: bool) -> ml_collections.ConfigDict:
-    """`member` of the lineage on square images of `size`, a power of two from 8."""
-    row = member_of(member, size, debug)
+def run(
+    source: str, size: int, member: str, debug: bool, small: bool = False
+) -> ml_collections.ConfigDict:
+    """`member` of the lineage on square images of `size`, a power of two from 8.
+
+    small: a run of minutes on a CPU, also of images larger than 8.
+    """
+    row = member_of(member, size, debug, small)
     c = gans.base(source, *row["networks"])
-    c.images = "150k" if size == 8 else "500k"
-    c.batch = 32
-    c.log_every = "5k"
-    c.checkpoint_every = "50k"
-    c.snapshot_every = "25k"
+    share = 4000 if small else 15_000 if size == 8 else 50_000  # a tenth of the run
+    c.images, c.batch = str(10 * share), 16 if small else 32
+    c.log_every = str(share // 10)
+    c.checkpoint_every = str(share)
+    c.snapshot_every = str(share // 2)
     if debug:
         common.debug(c)
+        c.images = "64" if size == 8 else "128"  # for all sizes of those that grow
     for part in ("generator", "discriminator", "loss", "optimizer", "cosine", "growing"):
         c[part].update(row.get(part, {}))
     if row.get("growing"):  # a tenth of the run for each size but the last, and to fade it in
-        share = "16" if debug else "15k" if size == 8 else "50k"
-        c.growing.fade = c.growing.stable = share
+        c.growing.fade = c.growing.stable = "16" if debug else str(share)
     if row.get("cosine"):
         c.cosine.images = c.images
     return c
 
 
-def member_of(member: str, size: int, debug: bool) -> dict[str, dict]:
+def member_of(member: str, size: int, debug: bool, small: bool) -> dict[str, dict]:
     """Sections of the config of one member."""
     wide = 8 if debug else 64  # features where images are smallest
-    base = 8 * wide if debug else 32 * size  # channels at size s: base // s, at most wide
-    sizes = (size // 4).bit_length()  # 4, 8, ..., size
+    base = wide * size if debug else 256 if small else 32 * size
+    sizes = [4 << i for i in range((size // 4).bit_length())]  # 4, 8, ..., size
+    widths = tuple(min(base // s, wide) for s in sizes)
     gamma = 0.1 if size == 8 else 1.0
     width = {"channel_base": base, "channel_max": wide}
     style = {"z_dim": wide, "w_dim": wide, "mapping_layers": 2, **width}
@@ -47,10 +54,12 @@ def member_of(member: str, size: int, debug: bool) -> dict[str, dict]:
         "g_lr": g, "d_lr": d, "b1": b1, "b2": b2, "eps": eps,
     }  # fmt: skip
     maxout = {"features": (wide, wide)}
+    strided = {"width": widths[-2], "channel_max": wide}
     residual = {
-        "widths": (wide,) * sizes, "cardinality": (wide // 8,) * sizes, "blocks": (1,) * sizes,
+        "widths": widths, "cardinality": tuple(w // 8 for w in widths), "blocks": (1,) * len(sizes),
     }  # fmt: skip
-    attention = {"attention": (size // 2,) if size > 8 else (), "widths": (wide,) * sizes}
+    layers = {"num_layers": 4 if size == 8 or small else 8, "margin": 4 if small else 10}
+    attention = {"attention": (size // 2,) if size > 8 else ()}
     return {
         "mlp": {
             "networks": ("gan_mlp",),
@@ -60,8 +69,8 @@ def member_of(member: str, size: int, debug: bool) -> dict[str, dict]:
         },
         "dcgan": {
             "networks": ("dcgan",),
-            "generator": {"width": max(wide * 8 // size, 4), "channel_max": wide},
-            "discriminator": {"width": max(wide * 8 // size, 4), "channel_max": wide},
+            "generator": strided,
+            "discriminator": strided,
             "optimizer": rates(2e-4, 2e-4, b1=0.5, b2=0.999),
         },
         "pggan": {
@@ -89,7 +98,7 @@ def member_of(member: str, size: int, debug: bool) -> dict[str, dict]:
         },
         "stylegan3": {
             "networks": ("stylegan3", "stylegan2"),
-            "generator": {**style, "num_layers": 4 if size == 8 else 8},
+            "generator": {**style, **layers},
             "discriminator": {"mapping_layers": 2, **width, **group},
             "loss": {**lazy, "w_avg_decay": 0.998},
             "optimizer": rates(2.5e-3, 2e-3),
@@ -109,8 +118,10 @@ def member_of(member: str, size: int, debug: bool) -> dict[str, dict]:
         },
         "biggan": {
             "networks": ("biggan",),
-            "generator": {"z_dim": 20 * sizes, "shared_dim": wide, **attention},
-            "discriminator": {"down": sizes - 1, **attention},
+            "generator": {
+                "z_dim": 20 * len(sizes), "shared_dim": wide, "widths": widths, **attention,
+            },
+            "discriminator": {"down": len(sizes) - 1, "widths": widths[::-1], **attention},
             "loss": {"name": "hinge", "d_steps": 2, "orthogonal_weight": 1e-4},
             "optimizer": rates(1e-4, 4e-4, b2=0.999, eps=1e-6),
         },

@@ -9,7 +9,6 @@ import argparse
 import csv
 import dataclasses
 import functools
-import re
 import statistics
 import sys
 import time
@@ -99,6 +98,7 @@ def main(file: str, doc: str, run: Callable[[Experiment], None], runs: str | Non
     p.add_argument("--workdir", default=f"runs/{runs or folder.name}", help="folder of the runs")
     p.add_argument("--seed", type=int, default=0, help="of training and sampling (default 0)")
     args = p.parse_args()
+    around_table(folder / "README.md")  # before anything is computed
     common.setup_jax()
     import matplotlib
 
@@ -109,17 +109,19 @@ def main(file: str, doc: str, run: Callable[[Experiment], None], runs: str | Non
     experiment.log("done")
 
 
-def lineage(e: Experiment, member: str) -> Path:
-    """A run of one generator of configs/gan; equal in all experiments that share their runs."""
-    data = e.pick("digits", "fashion_mnist", "digits")
-    images = e.pick(51_200, 2_000_000, 64)
-    return e.train(
-        member,
-        f"configs/gan/{data}.py:{member}",
-        f"images={images}",
-        f"snapshot_every={images}",
-        f"checkpoint_every={images // 4}",
-    )
+def lineage(
+    e: Experiment, member: str, *overrides: str, seed: int | None = None, name: str = ""
+) -> Path:
+    """A run of one generator of configs/gan, which experiments share; overrides are k=v.
+
+    seed: None: that of the experiment. name: of the run; "": made of the rest.
+    """
+    if seed is not None:
+        e = dataclasses.replace(e, seed=seed)
+    data, *size = e.pick(("fashion_mnist", "small"), ("fashion_mnist",), ("digits",))
+    parts = [member, *(o.rpartition(".")[2] for o in overrides), *[f"seed{e.seed}"] * (e.seed > 0)]
+    config = f"configs/gan/{data}.py:" + ",".join((member, *size))
+    return e.train(name or "-".join(parts), config, *overrides)
 
 
 def number(v: Any) -> Any:
@@ -173,12 +175,19 @@ MARKS = "<!-- results -->", "<!-- end of results -->"
 
 def put_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Replaces what lies between the two marks of a README by the table."""
-    text = path.read_text()
-    pattern = re.compile(re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1]), re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{path} has no lines {MARKS[0]} and {MARKS[1]} to put the table between")
+    before, after = around_table(path)
     block = f"{MARKS[0]}\n{table(rows, columns)}\n{MARKS[1]}"
-    path.write_text(pattern.sub(lambda _: block, text))
+    path.write_text(before + block + after)
+
+
+def around_table(path: Path) -> tuple[str, str]:
+    """What a README says before and after the two marks."""
+    text = path.read_text()
+    before, first, rest = text.partition(MARKS[0])
+    _, second, after = rest.partition(MARKS[1])
+    if not (first and second):
+        raise ValueError(f"{path} has no lines {MARKS[0]} and {MARKS[1]} to put the table between")
+    return before, after
 
 
 class Judge:
@@ -187,25 +196,37 @@ class Judge:
     judge(average="0.1", options={"steps": 8}, guide="runs/x@0.05", guidance=2.0) gives
     {"frechet": ..., "kernel": ..., "precision": ..., "recall": ...} without the net's name, which
     is `judge.net`.
+
+    num_real: training images that samples are compared with; None: all. like: another judge of the
+    same data, metrics and num_real, whose real images' features are taken.
     """
 
     METRICS = ("frechet", "kernel", "precision_recall")
 
-    def __init__(self, workdir: Path, num: int, seed: int = 0, metrics: Sequence[str] = METRICS):
+    def __init__(
+        self,
+        workdir: Path,
+        num: int,
+        seed: int = 0,
+        metrics: Sequence[str] = METRICS,
+        num_real: int | None = None,
+        like: "Judge | None" = None,
+    ):
         from jaxgen.cli import common
 
         self.run = common.Run.open(workdir)
-        self.num, self.seed, self.metrics = num, seed, metrics
-        self._scorer: Any = None
+        self.num, self.seed, self.metrics, self.num_real = num, seed, metrics, num_real
+        self._scorer: Any = like and like._scorer
 
     def scorer(self, options: Mapping | None = None, guide: Any = None) -> Any:
         """An evaluate.Scorer; the features of the real images are computed once."""
         from jaxgen.cli import evaluate
+        from jaxgen.metrics.evaluate import OF_GENERATORS
 
+        kept = [m for m in self.metrics if self._scorer is None or m in OF_GENERATORS]
         new = evaluate.Scorer(
-            self.run, self.metrics if self._scorer is None else (), None, self.num, self.seed,
-            options, guide,
-        )  # fmt: skip
+            self.run, kept, None, self.num, self.seed, options, guide, self.num_real
+        )
         if self._scorer is None:
             self._scorer = new
         else:
@@ -247,6 +268,10 @@ class Judge:
         guide = guiding.open_guide(self.run, args)
         params = self.run.average(average, nimg).params
         return self._plain(self.scorer(options, guide)(params))
+
+    def score(self, parts: Any) -> dict[str, float]:
+        """The scores of images drawn elsewhere, that come in chunks {"image": ...}."""
+        return self._plain(self.plain.score(parts))
 
     def over(
         self, seeds: Sequence[int], average: str | float | None = None, nimg: int | None = None

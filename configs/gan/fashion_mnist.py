@@ -3,7 +3,7 @@
 Claim: for equal images seen, each step of the lineage is a gain in distance, precision or recall.
 Run: jaxgen train --config configs/gan/fashion_mnist.py:r3gan --workdir runs/fashion-r3gan
 Expected: not measured.
-Arguments: mlp, dcgan, pggan, stylegan, stylegan2, stylegan3, r3gan, biggan; debug.
+Arguments: mlp, dcgan, pggan, stylegan, stylegan2, stylegan3, r3gan, biggan; small; debug.
 """
 
 import ml_collections
@@ -12,5 +12,5 @@ from configs import common, lineage
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    args = common.parse_arg(arg, member=lineage.MEMBERS)
-    return lineage.run("fashion_mnist", 32, args.member, args.debug)
+    args = common.parse_arg(arg, member=lineage.MEMBERS, small=False)
+    return lineage.run("fashion_mnist", 32, args.member, args.debug, args.small)

@@ -1,5 +1,6 @@
 """`jaxgen evaluate`: samples of an average against real images, or restorations against truth."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ def parser() -> common.Parser:
     what.add_argument("--metrics", help="comma-separated (default: those of the plan)")
     what.add_argument("--features", help="feature net (default: the config's)")
     what.add_argument("--num", type=int, default=2000, help="samples to draw (default 2000)")
+    what.add_argument(
+        "--num_real", type=int, help="training images to compare with, the first (default: all)"
+    )
     what.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     what.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="sampler option"
@@ -42,7 +46,7 @@ def main(argv: list[str]) -> int:
     metrics = args.metrics.split(",") if args.metrics else list(run.plan.evals)
     options = common.parse_options(args.option, dict(run.plan.sample.options))
     guide = guiding.open_guide(run, args)
-    scorer = Scorer(run, metrics, args.features, args.num, args.seed, options, guide)
+    scorer = Scorer(run, metrics, args.features, args.num, args.seed, options, guide, args.num_real)
     average = run.average(args.average, args.nimg)
     scores = scorer(average.params)
     for name, value in scores.items():
@@ -52,6 +56,7 @@ def main(argv: list[str]) -> int:
         )
     name = f"{average.facts['profile']}@{average.facts['nimg']}-{args.num}-seed{args.seed}"
     how = [*args.option, *([f"guidance={args.guidance:g}", args.interval or ""] if guide else [])]
+    how += [f"{args.num_real}real"] if args.num_real else []
     name = "-".join([name, *filter(None, how)]).replace("/", "_") + ".json"
     out = Path(args.out) if args.out else run.workdir / "evaluations" / name
     write_json(out, {"scores": scores, **scorer.facts(), **average.facts, **provenance.facts()})
@@ -65,7 +70,7 @@ class Scorer:
     `floor` holds the same metrics of the real test split against the real training split.
     Plans that restore (they sample from held-out images) are scored by PSNR in decibels, of the
     restored and of the corrupted images against the clean ones. Metrics of a generator
-    need no real images.
+    need no real images. num_real: training images to compare with, the first ones; None: all.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Scorer:
         seed: int,
         options: Mapping[str, Any] | None = None,
         guide: guiding.Guide | None = None,
+        num_real: int | None = None,
     ):
         from jaxgen.cli import generator_scores, sampling
         from jaxgen.metrics import evaluate, stream
@@ -111,11 +117,14 @@ class Scorer:
                     f"{run.workdir} was imported without data to compare with; import it again "
                     "with --data SOURCE"
                 )
-            real = common.load_source(run.config.data.source, "train")
-            self.num_real = len(real)
-            self.real = stream.features(self.net, _images(real), run.mesh)
-            test = common.load_source(run.config.data.source, "test")
-            kept = stream.features(self.net, _images(test), run.mesh)[:num]
+            real, test = (
+                common.load_source(run.config.data.source, split) for split in ("train", "test")
+            )
+            self.num_real = len(real) if num_real is None else num_real
+            if not 2 <= self.num_real <= len(real):
+                raise ValueError(f"num_real must be 2 to {len(real)}, the images, got {num_real}")
+            of = lambda source, n: stream.features(self.net, _images(source, n), run.mesh)
+            self.real, kept = of(real, self.num_real), of(test, min(num, len(test)))
             self.floor = evaluate.compare(kept, self.real, self.metrics, net_name=self.net.name)
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, float]:
@@ -168,9 +177,10 @@ class Scorer:
         return found
 
 
-def _images(source: Any) -> Iterator[Any]:
-    """The source's images in order, in chunks."""
+def _images(source: Any, num: int) -> Iterator[Any]:
+    """The source's first `num` images, in chunks."""
     from jaxgen.data import pipeline
 
-    for batch in pipeline.epoch(source, 256):
-        yield batch["image"]
+    for batch in itertools.islice(pipeline.epoch(source, 256), -(-num // 256)):
+        yield batch["image"][:num]
+        num -= len(batch["image"])

@@ -7,6 +7,8 @@ import pytest
 
 from jaxgen.__main__ import main
 from jaxgen.cli import common
+from jaxgen.data import sources
+from jaxgen.metrics import features, frechet
 
 CONFIG = "configs/edm2/digits.py:debug"
 
@@ -125,6 +127,22 @@ def test_evaluate_names_everything(run, capsys):
     wanted = {"scores", "num", "num_real", "seed", "feature_net", "floor", "average", "versions"}
     assert wanted <= found.keys()
     assert {"name", "resizer"} <= found["feature_net"].keys()
+
+
+def test_evaluate_takes_the_first_real_images(run, capsys):
+    """More of them than a chunk, less than all; the distance is that of their features."""
+    args = ["--workdir", run, "--metrics", "frechet", "--num", 30]
+    call(capsys, "evaluate", *args, "--num_real", 300)
+    (path,) = (run / "evaluations").glob("*300real.json")
+    found = json.loads(path.read_text())
+    assert found["num_real"] == 300
+    net = features.load("digits-classifier")
+    of = lambda split: np.asarray(net(sources.load("digits", split).arrays[0][:300]))
+    want = frechet.frechet(of("test")[:30], of("train"))
+    np.testing.assert_allclose(found["floor"]["frechet@digits-classifier"], want, rtol=1e-4)
+    for wrong in (1, 1201):
+        text = call(capsys, "evaluate", *args, "--num_real", wrong, code=2)
+        assert f"num_real must be 2 to 1200, the images, got {wrong}" in text
 
 
 @pytest.mark.parametrize(

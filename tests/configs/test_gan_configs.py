@@ -26,13 +26,14 @@ PAPERS = [
 slowly = lambda names: [pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
+@pytest.mark.parametrize("size, images", {"": 500_000, ",small": 40_000}.items())
 @pytest.mark.parametrize("member", lineage.MEMBERS)
-def test_members_build(member):
-    """At full size, for clothes; a growing one has a stage for each size, in order."""
-    stages = stages_of(load(f"gan/fashion_mnist.py:{member}"))
+def test_members_build(member, size, images):
+    """At full and at small size, for clothes; a growing one has a stage for each size, in order."""
+    stages = stages_of(load(f"gan/fashion_mnist.py:{member}{size}"))
     assert len(stages) == {"pggan": 4, "stylegan": 3}.get(member, 1)
     assert [s.until for s in stages] == sorted({s.until for s in stages})
-    assert stages[-1].until == 500_000
+    assert stages[-1].until == images
     for stage in stages[-1:]:
         found = states.abstract(stage.plan, MESH).params
         sizes = {n: trees.count(p) for n, p in found.items()}
