@@ -92,7 +92,7 @@ def figure(e: common.Experiment, found: dict[int, Any], times: dict[int, Any]) -
         axes[0].plot([x] * len(scores), [s["frechet"] for s in scores], "o", color="tab:blue")
     means = [np.mean([s["frechet"] for s in scores]) for scores in found.values()]
     axes[0].plot(place, means, color="tab:blue")
-    axes[0].set(ylabel="Fréchet distance (a point a seed)", ylim=(0, None))
+    axes[0].set(ylabel="Fréchet distance (a point a seed)", ylim=(0, 1.2 * max(means)))
     axes[1].bar(place, [times[k]["CPU seconds"] for k in found], color="tab:orange")
     axes[1].set(ylabel="CPU seconds for 1000 images")
     for ax in axes:
