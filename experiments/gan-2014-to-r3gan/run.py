@@ -12,7 +12,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import jax
 import numpy as np
 
 from configs import lineage
@@ -20,10 +19,8 @@ from experiments import common
 from jaxgen import recipes
 from jaxgen.cli import common as cli
 from jaxgen.cli import sampling
-from jaxgen.common import mesh as meshes
 from jaxgen.common import trees, units
-from jaxgen.data import pipeline
-from jaxgen.train import state, step
+from jaxgen.train import state
 from jaxgen.train.plan import Plan
 
 PAPERS = {  # year and arXiv id
@@ -56,20 +53,9 @@ def cost(run: cli.Run, steps: int) -> float:
 
 def seconds(run: cli.Run, plan: Plan, steps: int) -> float:
     """CPU seconds for 1000 images of one plan."""
-    batch, mesh = run.config.batch, run.mesh
-    source = cli.load_source(run.config.data.source, "train")
-    key = meshes.place(jax.random.key(0), meshes.replicated(mesh))
-    now = state.create(plan, 0, mesh)
-    one = step.jit_step(plan, now, batch=batch, mesh=mesh)
-    with pipeline.batches(source, batch, 0) as host:
-        data = meshes.put_batch(next(host), mesh)
-    start = 0.0
-    for i in range(2 * steps):
-        if i == steps:
-            start = time.process_time()
-        now, metrics = one(now, data, {}, key, i)
-        jax.block_until_ready(metrics)
-    return 1000 * (time.process_time() - start) / (batch * steps)
+    timer = common.Timer(run, plan)
+    timer(steps)  # compiles
+    return timer(steps)["CPU seconds"]
 
 
 def strip(judge: common.Judge) -> np.ndarray:

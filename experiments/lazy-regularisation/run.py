@@ -5,54 +5,22 @@ compiled steps, measured in turns.
 """
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import jax
 import numpy as np
 
 from experiments import common
 from jaxgen.cli import common as cli
-from jaxgen.common import mesh as meshes
-from jaxgen.train import state, step
 
 STEPS = 64  # that are timed together
 
 
-class Timer:
-    """The training step of a run, on a batch of zeros, to be timed."""
-
-    def __init__(self, path: Path):
-        run = cli.Run.open(path)
-        self.batch, mesh = run.config.batch, run.mesh
-        self.state = state.create(run.plan, 0, mesh)
-        rows = {
-            "image": np.zeros((self.batch, *run.facts["shape"]), np.uint8),
-            "label": np.zeros(self.batch, np.int32),
-        }
-        key = meshes.place(jax.random.key(0), meshes.replicated(mesh))
-        self.rest = meshes.put_batch(rows, mesh), step.put_frozen(run.plan, mesh), key
-        self.step = step.jit_step(run.plan, self.state, batch=self.batch, mesh=mesh)
-
-    def __call__(self, steps: int) -> dict[str, float]:
-        """Seconds for 1000 images, by the clock and of the processor."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        for number in range(steps):
-            self.state, _ = self.step(self.state, *self.rest, number)
-        jax.block_until_ready(self.state.params)
-        thousands = steps * self.batch / 1000
-        return {
-            "seconds": (time.perf_counter() - wall) / thousands,
-            "CPU seconds": (time.process_time() - cpu) / thousands,
-        }
-
-
 def seconds(paths: dict[int, Path], rounds: int, steps: int) -> dict[int, dict[str, float]]:
     """The least of several rounds, in each of which every interval is timed once."""
-    timers = {k: Timer(path) for k, path in paths.items()}
+    timers = {k: common.Timer(cli.Run.open(path)) for k, path in paths.items()}
     for timer in timers.values():
         timer(steps)  # compiles all phases
     found = [{k: timer(steps) for k, timer in timers.items()} for _ in range(rounds)]

@@ -22,7 +22,10 @@ def parser() -> common.Parser:
     what.add_argument("--features", help="feature net (default: the config's)")
     what.add_argument("--num", type=int, default=2000, help="samples to draw (default 2000)")
     what.add_argument(
-        "--num_real", type=int, help="training images to compare with, the first (default: all)"
+        "--num_real",
+        type=int,
+        help="training images to compare with, the first ones: not of data sorted by class "
+        "(default: all)",
     )
     what.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     what.add_argument(
