@@ -1,9 +1,9 @@
 """Blind-spot network: four rotated half-plane U-Nets see all but the own pixel (arXiv:1901.10277).
 
-Section 2 and the appendix. One U-Net sees only the rows at or above its output's: 3x3 windows end in
-the centre's row, and pooling follows a shift down by one row, without which the upper of two pooled
-pixels would see the lower one. A last shift takes the own row away. Four rotations of the image make
-four such half-planes, which are together everything but the pixel itself; 1x1 layers combine them.
+Section 2 and the appendix. One U-Net sees only the rows at or above its output's: 3x3 windows end
+in the centre's row, and pooling follows a shift down by one row, without which the upper of two
+pooled pixels would see the lower one. A last shift takes the own row away. Four rotations of the
+image make four such half-planes, together everything but the pixel; 1x1 layers combine them.
 
 Sizes that are not a square multiple of 2^depth are padded below and on the right. By reflection, as
 the paper's test images are, a pixel would see its own mirror image in the padding, near these two

@@ -45,13 +45,13 @@ def _network(a, kind, full):
 
     def leaf(name, ours):
         layer, which = name.split("/")
+        theirs = f"{layer}.{'W' if which == 'w' else 'b'}"
         if not full:
-            p = a[f"{kind}.p.{layer}.{dict(w='W', b='b')[which]}"]
-            return p.reshape(ours.shape)
+            return a[f"{kind}.p.{theirs}"].reshape(ours.shape)
         shape = ours.shape
         if which == "w":
             shape = (shape[-1], shape[-2], *(shape[:2] if len(shape) == 4 else (1, 1)))
-        p = _recipe_param("d1/network/full", f"{layer}.{dict(w='W', b='b')[which]}", shape, 2.0)
+        p = _recipe_param("d1/network/full", theirs, shape, 2.0)
         return np.transpose(p, (2, 3, 1, 0)).reshape(ours.shape) if which == "w" else p
 
     return network, trees.map_named(leaf, shapes)
