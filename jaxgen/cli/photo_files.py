@@ -4,6 +4,7 @@ A photo is read so that it stands upright, as its EXIF orientation says, and is 
 is written: pixels are stored as they were, under the same orientation.
 """
 
+import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -35,8 +36,9 @@ MODES = {
     "RGBX": ("RGB", "RGBA"), "P": ("RGB", "RGBA"), "PA": ("RGB", "RGBA"),
 }  # fmt: skip
 # What a TIFF's first directory says of the photo; the rest is about how its pixels are stored.
+INNER = (0x8769, 0x8825)  # directories of their own: EXIF's, GPS's
 ABOUT = (0x010E, 0x010F, 0x0110, 0x0112, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298,
-         0x8769, 0x8825, *range(0x9C9B, 0x9CA0))  # fmt: skip
+         *INNER, *range(0x9C9B, 0x9CA0))  # fmt: skip
 KEPT = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd")  # lossless
 
 
@@ -107,11 +109,12 @@ def read(path: Path) -> Photo:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        data = path.read_bytes()  # Pillow does not turn all TIFFs that it maps into memory
+        with Image.open(io.BytesIO(data)) as image:
             _check(image)
             exif = image.getexif()  # before a TIFF is decoded, which turns it
             orientation = exif.get(ORIENTATION, 1)
-            how = _how(image, exif)
+            how = _how(image, exif, data)
             image.load()
             opaque, with_alpha = MODES[image.mode]
             clear = image.has_transparency_data
@@ -144,7 +147,7 @@ def _check(image: Any) -> None:
         raise ValueError(f"{image.n_frames} pages, and not one photo")
 
 
-def _how(image: Any, exif: Any) -> dict[str, Any]:
+def _how(image: Any, exif: Any, data: bytes) -> dict[str, Any]:
     """What `write` hands to Pillow: metadata, and how the file was compressed."""
     from PIL import Image, JpegImagePlugin
 
@@ -153,7 +156,7 @@ def _how(image: Any, exif: Any) -> dict[str, Any]:
         kept = Image.Exif()
         for tag in ABOUT:
             if tag in exif:
-                kept[tag] = exif.get_ifd(tag) if tag in (0x8769, 0x8825) else exif[tag]
+                kept[tag] = exif.get_ifd(tag) if tag in INNER else exif[tag]
         found["exif"] = kept.tobytes() if len(kept) else b""
         found["compression"] = info.get("compression", "raw")
     else:
@@ -163,9 +166,7 @@ def _how(image: Any, exif: Any) -> dict[str, Any]:
         found["subsampling"] = sampling if sampling in (0, 1, 2) else 0
         found["progressive"] = bool(info.get("progressive"))
     if image.format == "WEBP":
-        image.fp.seek(0)
-        found["lossless"] = b"VP8L" in image.fp.read(4096) or b"VP8L" in image.fp.read()
-        image.fp.seek(0)
+        found["lossless"] = b"VP8L" in data
     found |= {n: info[n] for n in ("icc_profile", "dpi", "xmp") if info.get(n)}
     return {n: v for n, v in found.items() if v != b""}
 
@@ -189,8 +190,8 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, quality: int = 95) -> No
     array = np.ascontiguousarray(BACK[photo.orientation](pixels))
     image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
     how = {n: photo.how[n] for n in _keywords(form) if n in photo.how}
-    if form == "TIFF" and how.get("compression") not in KEPT:
-        how["compression"] = "tiff_adobe_deflate"
+    if form == "TIFF":
+        how["compression"] = _compression(how)
     if form == "JPEG" or (form == "WEBP" and not how.setdefault("lossless", False)):
         how["quality"] = quality
     if form == "WEBP":
@@ -205,6 +206,18 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, quality: int = 95) -> No
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
+
+
+def _compression(how: Mapping[str, Any]) -> str:
+    """A TIFF's: as it was if that loses nothing; none beside inner EXIF, which libtiff refuses."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.load(how.get("exif", b""))
+    if any(tag in exif for tag in INNER):
+        return "raw"
+    found = how.get("compression")
+    return found if found in KEPT else "tiff_adobe_deflate"
 
 
 def _keywords(form: str) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class Tiler:
         An axis shorter than a tile is extended by reflection, and so is the end of one that
         `multiple` does not divide.
         """
-        n, h, w, c = x.shape
+        n, h, w = x.shape[:3]
         size = (self.tile, self.tile) if self.tile else (h, w)
         # A whole image has nothing to be moved against.
         multiple = self.multiple if self.tile else 1

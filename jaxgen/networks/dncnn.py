@@ -28,11 +28,13 @@ class DnCNN(nn.Module):
       depth: convolutions; a pixel sees those up to `depth` rows and columns away. The paper's
         network for one known noise level has 17, for a range of levels 20.
       features: channels between them.
+      out_channels: 0, or as many as the images have: noise has no others.
       dtype: of activations; parameters and the result are float32.
     """
 
     depth: int = 17
     features: int = 64
+    out_channels: int = 0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -41,8 +43,14 @@ class DnCNN(nn.Module):
             raise ValueError(f"dncnn knows no conditions, got {sorted(cond)}; leave them out")
         if self.depth < 2:
             raise ValueError(f"dncnn needs two convolutions at least, got depth {self.depth}")
+        c = x.shape[-1]
+        if self.out_channels not in (0, c):
+            raise ValueError(
+                f"dncnn subtracts noise from images of {c} channels, and cannot give "
+                f"{self.out_channels}; take n2n_unet for methods that predict more than an image"
+            )
         h = (x + 1) / 2
         for i in range(self.depth - 1):
             h = nn.relu(Conv(self.features, dtype=self.dtype, name=f"conv{i}")(h))
-        noise = Conv(x.shape[-1], dtype=self.dtype, name=f"conv{self.depth - 1}")(h)
+        noise = Conv(c, dtype=self.dtype, name=f"conv{self.depth - 1}")(h)
         return (x - 2 * noise).astype(jnp.float32)

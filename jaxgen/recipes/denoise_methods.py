@@ -12,12 +12,13 @@ import ml_collections
 
 from jaxgen.common import params as parameters
 from jaxgen.common import rng
+from jaxgen.networks.dncnn import DnCNN
 from jaxgen.networks.n2n_unet import N2NUNet
 from jaxgen.noise import operators
 from jaxgen.objectives import noise2noise
 from jaxgen.recipes import common, score
 
-NETWORKS = {"n2n_unet": N2NUNet}  # (out_channels, dtype, **config.model)
+NETWORKS = {"dncnn": DnCNN, "n2n_unet": N2NUNet}  # (out_channels, dtype, **config.model)
 
 
 @dataclasses.dataclass(frozen=True)
