@@ -18,7 +18,7 @@ def _pool(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (2, 2), (2, 2))
 
 
-def _double(x: jax.Array) -> jax.Array:
+def double(x: jax.Array) -> jax.Array:
     """Nearest-neighbour upsampling by 2."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
@@ -74,7 +74,7 @@ class N2NUNet(nn.Module):
         x = conv(x, n, f"enc_conv{self.depth + 1}")
         skips.pop()
         for i in range(self.depth, 0, -1):
-            x = jnp.concatenate([_double(x), skips.pop().astype(x.dtype)], -1)
+            x = jnp.concatenate([double(x), skips.pop().astype(x.dtype)], -1)
             a, b = (2 * n, 2 * n) if i > 1 else self.last_features
             x = conv(conv(x, a, f"dec_conv{i}a"), b, f"dec_conv{i}b")
         x = Conv(self.out_channels or c, dtype=self.dtype, name="dec_conv1c")(x)

@@ -24,6 +24,7 @@ class Bernoulli(Noise):
     limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def apply(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:
+        """x where `mask`, 0 elsewhere."""
         return x * self.mask(keys, x, level).astype(x.dtype)
 
     def mask(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:

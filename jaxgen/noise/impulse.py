@@ -24,6 +24,7 @@ class Impulse(Noise):
     limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def apply(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:
+        """x, or a random colour with probability `level`."""
         b, h, w, c = x.shape
         u = rng.uniform(keys, (h * w * (c + 1),))  # one draw: the masks, then the colours
         replaced = (u[:, : h * w] < level[:, None]).reshape(b, h, w, 1)

@@ -13,9 +13,15 @@ import jax
 
 from jaxgen.common import rng
 from jaxgen.noise.bernoulli import Bernoulli
+from jaxgen.noise.blur import Blur
 from jaxgen.noise.corruption import Corruption, Level, Linear, Noise
+from jaxgen.noise.downsample import Downsample
+from jaxgen.noise.fourier import Fourier, KSpace
 from jaxgen.noise.impulse import Impulse
+from jaxgen.noise.mask import Mask
+from jaxgen.noise.monte_carlo import MonteCarlo
 from jaxgen.noise.poisson import Poisson
+from jaxgen.noise.text_overlay import Text
 
 __all__ = ["GREY", "NAMES", "Corruption", "Gaussian", "Level", "Linear", "Noise", "gaussian",
            "levels", "make"]  # fmt: skip
@@ -32,6 +38,7 @@ class Gaussian(Noise):
     limits: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def apply(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:
+        """x + n, n ~ N(0, (level / 127.5)^2)."""
         return x + (level / GREY)[:, None, None, None] * rng.normal(keys, x.shape[1:])
 
 
@@ -40,6 +47,13 @@ NAMES: dict[str, type] = {
     "poisson": Poisson,
     "bernoulli": Bernoulli,
     "impulse": Impulse,
+    "text": Text,
+    "monte_carlo": MonteCarlo,
+    "fourier": Fourier,
+    "kspace": KSpace,
+    "blur": Blur,
+    "mask": Mask,
+    "downsample": Downsample,
 }
 
 

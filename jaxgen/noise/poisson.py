@@ -24,6 +24,7 @@ class Poisson(Noise):
     limits: ClassVar[tuple[float, float]] = (1e-3, 1e9)
 
     def apply(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:
+        """2 Poisson(level x01) / level - 1."""
         n = math.prod(x.shape[1:])
         rate = level[:, None] * jnp.maximum((x.reshape(-1, n) + 1) / 2, 0)
         counts = jax.vmap(jax.random.poisson)(keys, rate).astype(x.dtype)
