@@ -139,7 +139,7 @@ class Noise:
     def __init__(self, text: str):
         import ast
 
-        from jaxgen.noise import operators
+        from jaxgen.recipes import common as recipes
 
         kind, *pairs = text.split(",")
         settings: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class Noise:
             if not equals:
                 raise ValueError(f"--add_noise is NAME,KEY=NUMBER,..., got {pair!r} in {text!r}")
         self.seed = settings.pop("seed", 0)
-        self.corruption = operators.make(kind, **settings)
+        self.corruption = recipes.corruption(kind, **settings)
 
     def __call__(self, name: str, pixels: Any) -> Any:
         """Corrupted float32 images (h, w, c) of uint8 ones.
