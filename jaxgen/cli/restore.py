@@ -245,9 +245,9 @@ class Restorer:
 
 def multiple(run: common.Run) -> int:
     """Of how many pixels the run's network moves its result with the image."""
-    from jaxgen.recipes import denoise_methods
+    from jaxgen.recipes import denoise_setup
 
     if run.config.recipe != "denoise":
         return 1
-    network = denoise_methods.Setup.of(run.config, run.facts).network()
+    network = denoise_setup.Setup.of(run.config, run.facts).network()
     return getattr(network, "multiple", 1)

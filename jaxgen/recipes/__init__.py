@@ -9,6 +9,7 @@ from typing import Any
 SHARED = (
     "common",
     "denoise_methods",
+    "denoise_setup",
     "gan_losses",
     "gan_networks",
     "gan_sampling",

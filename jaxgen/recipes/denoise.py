@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from jaxgen.common import units
+from jaxgen.objectives.noise2noise import Seen
 from jaxgen.recipes import common, denoise_methods
-from jaxgen.recipes.denoise_methods import Setup
+from jaxgen.recipes.denoise_setup import Setup
 from jaxgen.train import optim
 from jaxgen.train.plan import Aux, Export, Phase, Plan, Player, Sample
 
@@ -34,7 +35,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
     """The plan of a run.
 
     Args:
-      config: with model, noise, loss, optimizer and averages (see configs/noise2noise/digits.py).
+      config: with model, noise, loss, optimizer and averages (see configs/denoisers.py).
       facts: of the data source: shape (h, w, c).
     Raises:
       ValueError: for an unknown method, network or noise, or settings that do not fit together.
@@ -46,8 +47,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
     name, names = config.loss.method, tuple(method.players)
 
     def loss(params, batch, keys, context):
-        clean = setup.crop(keys, common.images(batch))
-        each, metrics = method.loss(params, clean, keys, context)
+        each, metrics = method.loss(params, *setup.view(keys, batch), context)
         return each, Aux(metrics=metrics)
 
     def restorer(params, frozen):
@@ -58,16 +58,15 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
                 raise ValueError(f"method {name!r} needs the noise level of each image, (b,)")
             if level is not None and not method.knows:
                 raise ValueError(f"method {name!r} does not use the noise level; leave it out")
-            return method.restore(params, x, level)
+            return method.restore(params, Seen(x, level))
 
         return restore
 
     def sample(params, keys, batch, frozen, **options):
+        del frozen
         clean = common.images(batch)
-        noisy, level = setup.observe(keys, clean, **(setup.options | options))
-        restore = restorer(params, frozen)
-        image = restore(noisy, level if method.knows else None)
-        return {"image": image, "input": noisy, "target": clean}
+        seen = setup.observe(keys, clean, **(setup.options | options))
+        return {"image": method.restore(params, seen), "input": seen.y, "target": clean}
 
     return Plan(
         players={

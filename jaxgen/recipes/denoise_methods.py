@@ -1,169 +1,31 @@
 """The methods of the recipe `denoise`: what each trains, with which loss, and how it restores."""
 
-import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from jaxgen.common import params as parameters
 from jaxgen.common import rng
-from jaxgen.networks.dncnn import DnCNN
-from jaxgen.networks.n2n_unet import N2NUNet
-from jaxgen.noise import operators
-from jaxgen.objectives import noise2noise
-from jaxgen.recipes import common, score
+from jaxgen.networks.blindspot import BlindSpot
+from jaxgen.objectives import blindspot, blindspot_impulse, noise2noise, noise2self, noise2void
+from jaxgen.objectives.noise2noise import Seen
+from jaxgen.recipes.denoise_setup import Init, Setup, choose
 
-NETWORKS = {"dncnn": DnCNN, "n2n_unet": N2NUNet}  # (out_channels, dtype, **config.model)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Gaussian:
-    """Gaussian noise of `sigma` grey levels, or of a range of them."""
-
-    sigma: operators.Level = 25.0
-
-    def levels(self, keys: jax.Array) -> jax.Array:
-        return operators.levels(keys, self.sigma)
-
-    def apply(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:
-        std = level[:, None, None, None] / operators.GREY
-        return x + std * rng.normal(keys, x.shape[1:])
-
-
-def _make(name: str, **settings: Any) -> Any:
-    if name != "gaussian":
-        raise ValueError(f"config.noise.name must be 'gaussian', got {name!r}")
-    return _Gaussian(**settings)
-
-
-def choose(what: str, word: str, known: Mapping[str, Any]) -> Any:
-    """known[word].
-
-    Raises:
-      ValueError: for another word, with the nearest.
-    """
-    if word not in known:
-        near = difflib.get_close_matches(word, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{what} is {word!r}, known are {sorted(known)}{hint}")
-    return known[word]
-
-
-class Setup(NamedTuple):
-    """What methods read: the config, the images' channels, the noise.
-
-    level: of sampling and evaluation, in the noise's units; None for noise without levels.
-    """
-
-    config: ml_collections.ConfigDict
-    channels: int
-    noise: Any
-    level: float | None
-
-    @classmethod
-    def of(cls, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> "Setup":
-        """Reads the noise and checks the size of crops.
-
-        Raises:
-          ValueError: for settings that the noise does not have, crops larger than the images.
-        """
-        h, w, c = facts["shape"]
-        if config.data.crop > min(h, w):
-            raise ValueError(
-                f"config.data.crop is {config.data.crop}, larger than the images of {h}x{w}; take "
-                "a smaller one, or 0 for whole images"
-            )
-        settings = {k: score.plain(v) for k, v in config.noise.items()}
-        name, level = settings.pop("name"), settings.pop("level_eval")
-        noise = _make(name, **settings)
-        return cls(config, c, noise, float(level) if hasattr(noise, "levels") else None)
-
-    @property
-    def options(self) -> dict[str, float]:
-        """The options of sampling."""
-        return {} if self.level is None else {"level": self.level}
-
-    def crop(self, keys: jax.Array, x: jax.Array) -> jax.Array:
-        """A random square of config.data.crop pixels of each image (b, h, w, c); 0: all of it."""
-        size = self.config.data.crop
-        if not size:
-            return x
-        room = jnp.array([n - size + 1 for n in x.shape[1:3]])
-        keys = jax.vmap(lambda k: rng.fold(k, "crop"))(keys)
-        corners = jnp.floor(rng.uniform(keys, (2,)) * room).astype(jnp.int32)
-        cut = lambda x, at: jax.lax.dynamic_slice(x, (*at, 0), (size, size, x.shape[-1]))
-        return jax.vmap(cut)(x, corners)
-
-    def observe(
-        self, keys: jax.Array, x: jax.Array, level: float | None = None
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Corrupted images of x, and their levels (b,), drawn unless `level` is given.
-
-        Of a linear operator, the simple reconstruction from its measurement, and None.
-        """
-        if hasattr(self.noise, "levels"):
-            first, second = rng.split(keys, 2)
-            levels = self.noise.levels(first) if level is None else jnp.full(keys.shape, level)
-            return self.noise.apply(second, x, levels), levels
-        y = self.noise.corrupt(keys, x)
-        return (self.noise.start(y) if hasattr(self.noise, "start") else y), None
-
-    def corrupt(self, keys: jax.Array, x: jax.Array) -> jax.Array:
-        """Corrupted images of x."""
-        return self.observe(keys, x)[0]
-
-    def network(self, out_channels: int | None = None) -> nn.Module:
-        """The network of config.model, with as many output channels as images unless told."""
-        given = {k: score.plain(v) for k, v in self.config.model.items()}
-        kind = choose("config.model.network", given.pop("network"), NETWORKS)
-        known = {f.name for f in dataclasses.fields(kind)} - {"name", "parent"}
-        if unknown := sorted(set(given) - known):
-            raise ValueError(
-                f"config.model: {self.config.model.network} takes no {unknown}, but {sorted(known)}"
-            )
-        channels = self.channels if out_channels is None else out_channels
-        return kind(out_channels=channels, dtype=common.dtype(self.config.dtype), **given)
-
-    def init(self, module: nn.Module) -> Callable[[jax.Array], Any]:
-        """key -> params."""
-        return lambda key: parameters.init(module, key, jnp.zeros((1, 32, 32, self.channels)))
+PARAMETERS = ("known", "global", "per_image")
 
 
 class Method(NamedTuple):
-    """players: name -> init of their params. loss(params, clean, keys, context) -> (b,), metrics.
+    """players: name -> init of their params. loss(params, x, keys, context) -> (b,), metrics.
 
-    restore(params, y, level) -> image; level, (b,) in the noise's units, for those that know it.
+    x: clean images, keys: those of the noise. restore(params, seen) -> image; it reads the level
+    of what was seen if `knows`. invariant: likewise but slow, for methods that have it.
     """
 
-    players: Mapping[str, Callable[[jax.Array], Any]]
+    players: Mapping[str, Init]
     loss: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
-    restore: Callable[[Any, jax.Array, jax.Array | None], jax.Array]
+    restore: Callable[[Any, Seen], jax.Array]
     knows: bool = False
-
-
-def _regression(setup: Setup, objective: Callable[..., jax.Array]) -> Method:
-    network = setup.network()
-
-    def restore(params, y, level=None):
-        return network.apply({"params": params["restorer"]}, y)
-
-    def loss(params, clean, keys, context):
-        del context
-        of = lambda y: restore(params, y)
-        return objective(of, setup.corrupt, clean, keys, setup.config.loss.norm), {}
-
-    return Method({"restorer": setup.init(network)}, loss, restore)
-
-
-METHODS = {
-    "noise2noise": lambda setup: _regression(setup, noise2noise.loss),
-    "noise2clean": lambda setup: _regression(setup, noise2noise.supervised),
-}
 
 
 def make(setup: Setup) -> Method:
@@ -173,3 +35,164 @@ def make(setup: Setup) -> Method:
       ValueError: for an unknown one, or settings that do not fit it.
     """
     return choose("config.loss.method", setup.config.loss.method, METHODS)(setup)
+
+
+def _restorer(setup: Setup) -> tuple[dict[str, Init], Callable[[Any, Seen], jax.Array]]:
+    """The player of a network from images to images, and its restoration."""
+    network, tonemapped = setup.network(), setup.config.loss.tonemap
+
+    def restore(params: Any, seen: Seen) -> jax.Array:
+        y = seen.y
+        if tonemapped:
+            y = 2.0 * noise2noise.tonemap((y + 1.0) / 2.0) - 1.0
+        return seen.known(network.apply({"params": params["restorer"]}, y))
+
+    return {"restorer": setup.init(network)}, restore
+
+
+def _regression(objective: Callable[..., jax.Array]) -> Callable[[Setup], Method]:
+    def build(setup: Setup) -> Method:
+        players, restore = _restorer(setup)
+
+        def loss(params, x, keys, context):
+            f = lambda seen: restore(params, seen)
+            gamma = noise2noise.exponent(context.nimg / setup.images)
+            return objective(f, setup.observe, x, keys, setup.config.loss.norm, gamma), {}
+
+        return Method(players, loss, restore)
+
+    return build
+
+
+def _noise2void(setup: Setup) -> Method:
+    players, restore = _restorer(setup)
+    how = {"box": setup.config.loss.box, "radius": setup.config.loss.radius}
+    noise2void.check(**how)
+
+    def loss(params, x, keys, context):
+        del context
+        noise, masks = rng.split(keys, 2)
+        f = lambda y: restore(params, Seen(y))
+        return noise2void.loss(f, setup.observe(noise, x).y, masks, **how), {}
+
+    return Method(players, loss, restore)
+
+
+def _noise2self(setup: Setup) -> Method:
+    players, restore = _restorer(setup)
+    n = setup.config.loss.grid
+    noise2self.check(n)
+
+    def loss(params, x, keys, context):
+        del context
+        noise, masks = rng.split(keys, 2)
+        f = lambda y: restore(params, Seen(y))
+        return noise2self.loss(f, setup.observe(noise, x).y, masks, n), {}
+
+    def invariant(params, seen):
+        return noise2self.invariant(lambda y: restore(params, Seen(y)), seen.y, n)
+
+    return Method(players, loss, invariant if setup.config.loss.invariant else restore)
+
+
+class Likelihood(NamedTuple):
+    """What the blind-spot posterior needs of a noise.
+
+    unit: the known parameter of a level. std(parameter, mean, learned) -> sigma_n, or None for
+    impulse noise, whose parameter goes into its loss and posterior mean as it is.
+    """
+
+    unit: Callable[[jax.Array], jax.Array]
+    std: Callable[[jax.Array, jax.Array, bool], jax.Array] | None
+
+
+LIKELIHOODS = {
+    "gaussian": Likelihood(lambda sigma: sigma / 255.0, blindspot.gaussian_std),
+    "poisson": Likelihood(lambda lam: lam, blindspot.poisson_std),
+    "impulse": Likelihood(lambda alpha: alpha, None),
+}
+
+
+def _blindspot(setup: Setup) -> Method:
+    c, how = setup.channels, setup.config.loss
+    covariance, learned = how.covariance, how.parameter != "known"
+    network = setup.network(blindspot.maps(c, covariance))
+    if not (isinstance(network, BlindSpot) and network.blind):
+        raise ValueError(
+            "method 'blindspot' needs a network that does not see a pixel's own value: "
+            "config.model.network = 'blindspot' with blind = True"
+        )
+    if how.parameter not in PARAMETERS:
+        raise ValueError(f"config.loss.parameter is one of {PARAMETERS}, got {how.parameter!r}")
+    of = choose("config.noise.name (for method 'blindspot')", setup.config.noise.name, LIKELIHOODS)
+    players = {"restorer": setup.init(network)}
+    if covariance == "none":
+        return _mean_only(setup, players, network)
+    if how.parameter == "global":
+        players["noise"] = lambda key: {"raw": jnp.zeros(())}
+    elif how.parameter == "per_image":
+        fields = {"blind": False, "zero_last": True, "out_channels": 1, "name": None}
+        estimator = network.clone(**fields)
+        players["noise"] = setup.init(estimator)
+
+    def parameter(params: Any, y: jax.Array, level: jax.Array | None) -> jax.Array:
+        """(b,), learned from what the network sees, or known."""
+        if not learned:
+            return of.unit(level)
+        if how.parameter == "global":
+            return blindspot.parameter(jnp.broadcast_to(params["noise"]["raw"], y.shape[:1]))
+        raw = estimator.apply({"params": params["noise"]}, y)
+        return blindspot.parameter(raw.mean((1, 2, 3)))
+
+    def read(params: Any, seen: Seen) -> tuple[blindspot.Prior, jax.Array, jax.Array]:
+        """The prior, y in [0, 1], and the parameter."""
+        out = network.apply({"params": params["restorer"]}, seen.y)
+        return (
+            blindspot.prior(out, c),
+            (seen.y + 1.0) / 2.0,
+            parameter(params, seen.y, seen.level),
+        )
+
+    def loss(params, x, keys, context):
+        del context
+        prior, y, p = read(params, setup.observe(keys, x))
+        if of.std:
+            std = of.std(p, prior.mean, learned)
+            each = blindspot.loss(prior, y, std, learned)
+        else:
+            each = blindspot_impulse.loss(prior, y, p)
+        return each.mean((1, 2)), {"parameter": p, "prior_std": prior.std.mean((1, 2))}
+
+    def restore(params, seen):
+        prior, y, p = read(params, seen)
+        if of.std:
+            mean = blindspot.posterior_mean(prior, y, of.std(p, prior.mean, learned))
+        else:
+            mean = blindspot_impulse.posterior_mean(prior, y, p)
+        return 2.0 * mean - 1.0
+
+    return Method(players, loss, restore, knows=not learned)
+
+
+def _mean_only(setup: Setup, players: dict[str, Init], network: BlindSpot) -> Method:
+    """The network's prediction is the result, and the noisy image itself its target."""
+    norm = "l0" if setup.config.noise.name == "impulse" else "l2"
+
+    def restore(params, seen):
+        return network.apply({"params": params["restorer"]}, seen.y)
+
+    def loss(params, x, keys, context):
+        seen = setup.observe(keys, x)
+        gamma = noise2noise.exponent(context.nimg / setup.images)
+        return noise2noise.regression(restore(params, seen), seen.y, norm, gamma), {}
+
+    return Method(players, loss, restore)
+
+
+METHODS = {
+    "noise2noise": _regression(noise2noise.loss),
+    "noise2clean": _regression(noise2noise.supervised),
+    "noise2void": _noise2void,
+    "noise2self": _noise2self,
+    "blindspot": _blindspot,
+}

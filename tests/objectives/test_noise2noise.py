@@ -10,9 +10,10 @@ import pytest
 from jaxgen.common import rng
 from jaxgen.noise import operators
 from jaxgen.objectives import noise2noise
+from jaxgen.objectives.noise2noise import Seen
 
 N, SIGMA = 4096, 50.0
-corrupt = functools.partial(operators.gaussian, sigma=SIGMA)
+observe = lambda keys, x: Seen(operators.gaussian(keys, x, SIGMA))
 
 
 @functools.cache
@@ -22,7 +23,7 @@ def _both():
     keys = rng.image_keys(jax.random.key(0), N)
 
     def run(loss):
-        f = lambda k: loss(lambda y: k * y, corrupt, x, keys).mean()
+        f = lambda k: loss(lambda seen: k * seen.y, observe, x, keys).mean()
         return jax.jit(jax.value_and_grad(f))(0.7)
 
     return run(noise2noise.loss), run(noise2noise.supervised), float(jnp.square(x).mean())
@@ -46,7 +47,7 @@ def test_same_input_as_the_supervised_loss():
     x, keys = jnp.zeros((2, 4, 4, 1)), rng.image_keys(jax.random.key(0), 2)
     seen = []
     for loss in (noise2noise.loss, noise2noise.supervised):
-        loss(lambda y: seen.append(y) or y, corrupt, x, keys)
+        loss(lambda s: seen.append(s.y) or s.y, observe, x, keys)
     np.testing.assert_array_equal(*seen)
 
 
@@ -54,5 +55,5 @@ def test_norms():
     a, b = jnp.zeros((2, 2, 2, 1)), jnp.full((2, 2, 2, 1), -3.0)
     np.testing.assert_allclose(noise2noise.regression(a, b, "l1"), [3, 3])
     np.testing.assert_allclose(noise2noise.regression(a, b), [9, 9])
-    with pytest.raises(ValueError, match="norm must be 'l1' or 'l2', got 'l3'"):
+    with pytest.raises(ValueError, match=r"norm must be one of .*, got 'l3'"):
         noise2noise.regression(a, b, "l3")

@@ -1,5 +1,7 @@
 """The denoise recipe: losses, crops, schedule, samples, restoring, settings that do not fit."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,11 @@ from configs.noise2noise import digits, fashion_mnist
 from jaxgen import recipes
 from jaxgen.common import rng
 from jaxgen.recipes import denoise
-from jaxgen.recipes.denoise_methods import Setup
+from jaxgen.recipes.denoise_setup import Setup
 
 DIGITS = {"shape": (8, 8, 1), "label_dim": 10, "label_kind": "class", "name": "digits", "length": 9}
+
+CONTEXT = types.SimpleNamespace(nimg=jnp.float32(0))
 
 
 def _build(config, facts=DIGITS):
@@ -25,7 +29,7 @@ def test_loss_and_gradient():
     values = {}
     for arg in ("debug", "debug,clean"):
         plan, params = _build(digits.get_config(arg))
-        f = lambda p: plan.phases[0].loss(p, batch, keys, None)[0]  # noqa: B023
+        f = lambda p: plan.phases[0].loss(p, batch, keys, CONTEXT)[0]  # noqa: B023
         values[arg] = jax.jit(f)(params)
         grads = jax.jit(jax.grad(lambda p: f(p).mean()))(params)  # noqa: B023
         assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads))
