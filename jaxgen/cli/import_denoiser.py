@@ -92,7 +92,18 @@ def run_config(
             "features": imported.module.features,
         },
         "noise": {"name": "gaussian", "sigma": sigma, "level_eval": middle},
-        "loss": {"method": "noise2clean", "norm": "l2"},
+        "loss": {
+            "method": "noise2clean",
+            "norm": "l2",
+            "tonemap": False,
+            "pairs": False,
+            "box": 8,
+            "radius": 2,
+            "grid": 4,
+            "invariant": False,
+            "covariance": "full",
+            "parameter": "known",
+        },
         "optimizer": {"lr": 1e-3, "rampup": 0.0, "rampdown": 0.3, "b1": 0.9, "b2": 0.999},
     }
 

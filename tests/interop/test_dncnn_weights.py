@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from configs import denoisers
 from jaxgen.__main__ import main
 from jaxgen.cli import common
 from jaxgen.common import trees
@@ -99,6 +100,14 @@ def test_an_import_is_a_run_with_these_weights(imported):
     want = dncnn.load(draw()).variables["params"]
     for (name, a), b in zip(trees.leaves(want).items(), trees.leaves(found).values(), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_an_import_has_the_keys_of_every_denoiser(imported):
+    """All that a config has, but for the arguments of the network."""
+    saved = common.flatten(common.read_saved(imported)["config"])
+    other = common.flatten(denoisers.base("digits"))
+    of_model = lambda name: name.startswith("model.") and name != "model.network"
+    assert {n for n in saved if not of_model(n)} == {n for n in other if not of_model(n)}
 
 
 def test_an_import_is_scored_on_data_of_any_size(tmp_path, capsys):
