@@ -92,7 +92,7 @@ def test_without_noise_pigdm_puts_the_measurement_into_the_denoised_image():
 
 def test_samples_have_the_mean_and_the_covariance_of_the_posterior():
     """The ODE's map is affine: N + 1 points tell the Gaussian that noise at level T becomes."""
-    op, T = operators.make("downsample", sigma=SIGMA), 200.0
+    op, T = operators.make("downsample", sigma=SIGMA), 2000.0
     y = np.linspace(-1, 1, 6).reshape(1, 2, 3, 1)
     mean, cov = condition(matrix(op), y, SIGMA)
     errors = []
