@@ -26,15 +26,33 @@ is that algorithm in steps of the ODE when zeta = 2 zeta' / ln(s_i / s_(i-1)).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxgen.noise import operators
 from jaxgen.noise.corruption import Linear
 from jaxgen.noise.precondition import Cond, Denoise, expand
 from jaxgen.samplers.guidance import Combined
 
 METHODS = ("dps", "pigdm", "tweedie")
+
+
+def linear(name: str, **settings: Any) -> Linear:
+    """The linear operator of a name.
+
+    Raises:
+      ValueError: as operators.make; for a corruption that is not linear.
+    """
+    made = operators.make(name, **settings)
+    if not isinstance(made, Linear):
+        known = [n for n, cls in operators.NAMES.items() if issubclass(cls, Linear)]
+        raise ValueError(
+            f"{name!r} is no linear operator, which a measurement needs; there are "
+            f"{', '.join(known)}"
+        )
+    return made
 
 
 def steer(
