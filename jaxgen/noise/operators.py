@@ -1,16 +1,86 @@
-"""Corruption operators: Gaussian noise of a level or a range of levels (arXiv:1803.04189, 3.1).
+"""Operators: every corruption by name, and Gaussian noise itself (arXiv:1803.04189, 3.1).
 
-Images are in [-1, 1]; levels are in grey levels of 0..255, as denoising papers state them: sigma 25
-is a standard deviation of 25 / 127.5 in [-1, 1]. Nothing is clipped or rounded after the noise.
+Images are in [-1, 1]; levels are in the papers' units. Gaussian noise has grey levels of 0..255:
+sigma 25 is a standard deviation of 25 / 127.5 in [-1, 1]. Nothing is clipped or rounded after the
+noise.
 """
 
+import dataclasses
+import difflib
+from typing import Any, ClassVar
+
 import jax
-import jax.numpy as jnp
 
 from jaxgen.common import rng
+from jaxgen.noise.bernoulli import Bernoulli
+from jaxgen.noise.blur import Blur
+from jaxgen.noise.corruption import Corruption, Level, Linear, Noise
+from jaxgen.noise.downsample import Downsample
+from jaxgen.noise.fourier import Fourier, KSpace
+from jaxgen.noise.impulse import Impulse
+from jaxgen.noise.mask import Mask
+from jaxgen.noise.monte_carlo import MonteCarlo
+from jaxgen.noise.poisson import Poisson
+from jaxgen.noise.text_overlay import Text
+
+__all__ = ["GREY", "NAMES", "Corruption", "Gaussian", "Level", "Linear", "Noise", "gaussian",
+           "levels", "make"]  # fmt: skip
 
 GREY = 127.5  # grey levels in one unit of [-1, 1]
-Level = float | tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(Noise):
+    """x + n, n ~ N(0, (sigma / 127.5)^2); sigma in grey levels of 0..255."""
+
+    sigma: Level = 25.0
+    unit: ClassVar[str] = "a level >= 0 in grey levels of 0..255"
+    limits: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+
+    def apply(self, keys: jax.Array, x: jax.Array, level: jax.Array) -> jax.Array:
+        """x + n, n ~ N(0, (level / 127.5)^2)."""
+        return x + (level / GREY)[:, None, None, None] * rng.normal(keys, x.shape[1:])
+
+
+NAMES: dict[str, type] = {
+    "gaussian": Gaussian,
+    "poisson": Poisson,
+    "bernoulli": Bernoulli,
+    "impulse": Impulse,
+    "text": Text,
+    "monte_carlo": MonteCarlo,
+    "fourier": Fourier,
+    "kspace": KSpace,
+    "blur": Blur,
+    "mask": Mask,
+    "downsample": Downsample,
+}
+
+
+def make(name: str, **settings: Any) -> Corruption:
+    """The corruption of a name, `settings` being fields of its class.
+
+    Raises:
+      ValueError: for a name or a setting that is unknown, with the nearest; for values that the
+        class refuses.
+    """
+    if name not in NAMES:
+        raise ValueError(
+            f"unknown operator {name!r}{_near(name, NAMES)}; known are {', '.join(NAMES)}"
+        )
+    known = [f.name for f in dataclasses.fields(NAMES[name])]
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(
+                f"operator {name!r} has no setting {setting!r}{_near(setting, known)}; it takes "
+                f"{', '.join(known)}"
+            )
+    return NAMES[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def _near(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def levels(keys: jax.Array, sigma: Level) -> jax.Array:
@@ -19,15 +89,7 @@ def levels(keys: jax.Array, sigma: Level) -> jax.Array:
     Raises:
       ValueError: for a negative level, or a range that is not (low, high).
     """
-    low, high = sigma if isinstance(sigma, (tuple, list)) and len(sigma) == 2 else (sigma, sigma)
-    if isinstance(low, (tuple, list)) or low < 0 or high < low:
-        raise ValueError(
-            "sigma is a level >= 0 in grey levels of 0..255, or a range (low, high) of them, got "
-            f"{sigma!r}"
-        )
-    if low == high:
-        return jnp.full(keys.shape, low, jnp.float32)
-    return low + (high - low) * rng.uniform(keys)
+    return Gaussian(sigma).levels(keys)
 
 
 def gaussian(keys: jax.Array, x: jax.Array, sigma: Level) -> jax.Array:
@@ -39,6 +101,4 @@ def gaussian(keys: jax.Array, x: jax.Array, sigma: Level) -> jax.Array:
     Returns:
       (b, h, w, c), outside [-1, 1] where the noise takes it.
     """
-    level, noise = rng.split(keys, 2)
-    std = levels(level, sigma) / GREY
-    return x + std[:, None, None, None] * rng.normal(noise, x.shape[1:])
+    return Gaussian(sigma).corrupt(keys, x)
