@@ -16,8 +16,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxgen.common import rng
-from jaxgen.noise import backprojection, transmission
+from jaxgen.noise import backprojection
+from jaxgen.noise.transmission import Scanner
 
 
 def trapezoid_integral(t: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -30,41 +30,32 @@ def trapezoid_integral(t: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class ParallelBeam:
+class ParallelBeam(Scanner):
     """Projections of images (b, n, n, c) as (b, angles, detectors, c), lengths in half-widths.
 
-    Angles are k pi / angles; detectors are centred cells of the width of `spacing` pixels. x points
-    right and y up. `forward` and `adjoint` are linear; what a scanner attenuates is (x + 1) / 2, so
-    that -1 is empty, and measurements y = forward(x) + noise can be told apart from it by `white`.
+    Angles are k pi / angles, k = 0, 1, ...; x points right and y up.
 
     Args:
-      size: n. angles: views over half a turn. detectors: 0 takes as many as see the whole square.
-      spacing: width of a cell in pixels. sigma: standard deviation of Gaussian noise of y.
-      photons: that enter each ray; 0 is no photon noise (see noise/transmission.py). density:
-      attenuation of white a half-width, which the counts depend on. window: of the ramp filter.
+      size: n. angles: views over half a turn. detectors: centred cells; 0 takes as many as see the
+      whole square. spacing: width of a cell in pixels. sigma, photons, density, window: of Scanner.
     """
 
     size: int
     angles: int
     detectors: int = 0
     spacing: float = 1.0
-    sigma: float = 0.0
-    photons: float = 0.0
-    density: float = 1.0
-    window: str = "ram-lak"
 
     def __post_init__(self):
-        if self.size < 1 or self.angles < 1 or self.detectors < 0 or self.spacing <= 0:
+        super().__post_init__()
+        if self.size < 1 or self.angles < 1 or self.detectors < 0 or not self.spacing > 0:
             raise ValueError(
                 "a parallel beam needs size >= 1, angles >= 1, detectors >= 0 and spacing > 0, got "
                 f"{self.size}, {self.angles}, {self.detectors} and {self.spacing}"
             )
-        if self.sigma < 0 or self.photons < 0 or self.density <= 0:
-            raise ValueError(
-                "noise of a scan needs sigma >= 0, photons >= 0 and density > 0, got "
-                f"{self.sigma}, {self.photons} and {self.density}"
-            )
-        backprojection.check(self.window)
+
+    @property
+    def views(self) -> int:
+        return self.angles
 
     @property
     def cells(self) -> int:
@@ -132,30 +123,12 @@ class ParallelBeam:
         return jax.linear_transpose(self.forward, x)(y)[0]
 
     def white(self, dtype: jnp.dtype = jnp.float32) -> jax.Array:
-        """The projections (1, angles, detectors, 1) of an image of ones."""
+        """(1, angles, detectors, 1): of one pixel that fills the square."""
         return self._project(jnp.ones((1, 1, 1, 1), dtype), 2.0)
 
-    def corrupt(self, keys: jax.Array, x: jax.Array) -> jax.Array:
-        """Projections with noise: of photon counts, of `sigma`, or of both; keys (b,)."""
-        count, noise = rng.split(keys, 2)
-        y = self.forward(x)
-        if self.photons:
-            white, half = self.white(y.dtype), self.density / 2
-            y = transmission.scan(count, half * (y + white), self.photons) / half - white
-        if self.sigma:
-            y = y + self.sigma * rng.normal(noise, y.shape[1:])
-        return y
-
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
-        """Filtered back-projection: images (b, n, n, c) of projections y.
-
-        Args:
-          keep: weights (angles,) or (b, angles) of the views, 1 or 0: of some views only, about
-            equally spaced.
-        """
         keep = jnp.ones(self.angles, y.dtype) if keep is None else jnp.asarray(keep, y.dtype)
         keep = keep / keep.sum(-1, keepdims=True)
         y = backprojection.ramp(y + self.white(y.dtype), self.width, self.window, axis=2)
         y = y * keep.reshape(-1, self.angles, 1, 1)
-        pixel = 2 / self.size
-        return math.pi * self.width / pixel**2 * self.adjoint(y) - 1
+        return math.pi * self.width * (self.size / 2) ** 2 * self.adjoint(y) - 1
