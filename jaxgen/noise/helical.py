@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.noise import feldkamp
+from jaxgen.noise import backprojection, feldkamp
 from jaxgen.noise.transmission import Scanner
 
 
@@ -132,6 +132,9 @@ class HelicalConeBeam(Scanner):
     def white(self, dtype: jnp.dtype = jnp.float32) -> jax.Array:
         """(1, views, rows, columns)."""
         return jnp.asarray(_white(dataclasses.replace(self, sigma=0.0, photons=0.0)), dtype)
+
+    def ramp(self, y: jax.Array) -> jax.Array:
+        return backprojection.ramp(y, self.voxel, self.window)
 
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
         keep = jnp.ones(self.views, y.dtype) if keep is None else jnp.asarray(keep, y.dtype)

@@ -126,9 +126,11 @@ class ParallelBeam(Scanner):
         """(1, angles, detectors, 1): of one pixel that fills the square."""
         return self._project(jnp.ones((1, 1, 1, 1), dtype), 2.0)
 
+    def ramp(self, y: jax.Array) -> jax.Array:
+        return backprojection.ramp(y, self.width, self.window, axis=2)
+
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
         keep = jnp.ones(self.angles, y.dtype) if keep is None else jnp.asarray(keep, y.dtype)
         keep = keep / keep.sum(-1, keepdims=True)
-        y = backprojection.ramp(y + self.white(y.dtype), self.width, self.window, axis=2)
-        y = y * keep.reshape(-1, self.angles, 1, 1)
+        y = self.ramp(y + self.white(y.dtype)) * keep.reshape(-1, self.angles, 1, 1)
         return math.pi * self.width * (self.size / 2) ** 2 * self.adjoint(y) - 1

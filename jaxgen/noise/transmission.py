@@ -77,6 +77,10 @@ class Scanner(Linear):
         """The projections of an image of ones, to be broadcast over y."""
 
     @abc.abstractmethod
+    def ramp(self, y: jax.Array) -> jax.Array:
+        """Projections with each detector row filtered; linear, symmetric and never negative."""
+
+    @abc.abstractmethod
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
         """Filtered back-projection of y.
 
