@@ -14,29 +14,33 @@ from configs import common
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     args = common.parse_arg(arg, clean=False)
-    c = common.base("noise2noise", "digits")
+    c = common.base("denoise", "digits")
     c.images = "100k"
     c.batch = 64
     c.log_every = "10k"
     c.checkpoint_every = "50k"
     c.snapshot_every = "25k"
 
+    c.data.crop = 0  # train on random squares of as many pixels; 0: whole images
+
     c.model = ml_collections.ConfigDict()
+    c.model.network = "n2n_unet"
     c.model.features = 32  # channels of the encoder; the decoder has twice as many
     c.model.depth = 2  # poolings
     c.model.last_features = (48, 32)
 
     c.noise = ml_collections.ConfigDict()
-    c.noise.sigma_min = 10.0  # grey levels of 0..255, drawn for each image
-    c.noise.sigma_max = 50.0
-    c.noise.sigma_eval = 25.0
+    c.noise.name = "gaussian"
+    c.noise.sigma = (10.0, 50.0)  # grey levels of 0..255, drawn for each image
+    c.noise.level_eval = 25.0  # of sampling and evaluation
 
     c.loss = ml_collections.ConfigDict()
+    c.loss.method = "noise2clean" if args.clean else "noise2noise"
     c.loss.norm = "l2"
-    c.loss.target = "clean" if args.clean else "noisy"
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.lr = 1e-3
+    c.optimizer.rampup = 0.0  # the first part of the run, over which the rate rises from 0
     c.optimizer.rampdown = 0.3  # the last part of the run, over which the rate falls to 0
     c.optimizer.b1 = 0.9
     c.optimizer.b2 = 0.99

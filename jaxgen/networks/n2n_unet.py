@@ -18,7 +18,7 @@ def _pool(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (2, 2), (2, 2))
 
 
-def _double(x: jax.Array) -> jax.Array:
+def double(x: jax.Array) -> jax.Array:
     """Nearest-neighbour upsampling by 2."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
@@ -39,12 +39,14 @@ class N2NUNet(nn.Module):
         2^depth does not divide are padded by reflection and cropped again. The paper's network is
         features 48, depth 5, last_features (64, 32): 991,203 parameters for c = 3.
       last_features: channels of the two convolutions before the last.
+      out_channels: of the result; 0: as many as the input has.
       dtype: of activations; parameters and the result are float32.
     """
 
     features: int = 48
     depth: int = 5
     last_features: tuple[int, int] = (64, 32)
+    out_channels: int = 0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -67,8 +69,8 @@ class N2NUNet(nn.Module):
         x = conv(x, n, f"enc_conv{self.depth + 1}")
         skips.pop()
         for i in range(self.depth, 0, -1):
-            x = jnp.concatenate([_double(x), skips.pop().astype(x.dtype)], -1)
+            x = jnp.concatenate([double(x), skips.pop().astype(x.dtype)], -1)
             a, b = (2 * n, 2 * n) if i > 1 else self.last_features
             x = conv(conv(x, a, f"dec_conv{i}a"), b, f"dec_conv{i}b")
-        x = Conv(c, dtype=self.dtype, name="dec_conv1c")(x)
+        x = Conv(self.out_channels or c, dtype=self.dtype, name="dec_conv1c")(x)
         return x[:, :h, :w].astype(jnp.float32)

@@ -8,11 +8,13 @@ from typing import Any
 
 SHARED = (
     "common",
+    "denoise_methods",
     "gan_losses",
     "gan_networks",
     "gan_sampling",
     "score",
 )  # modules beside the recipes
+REPLACED = {"noise2noise": "denoise", "stylegan2": "gan"}  # former names
 
 
 def names() -> list[str]:
@@ -25,8 +27,14 @@ def build(config: Any, facts: Mapping[str, Any]) -> Any:
     """The Plan of `config.recipe` for data with these facts.
 
     Raises:
-      ValueError: for an unknown recipe, with the nearest name.
+      ValueError: for an unknown recipe, with the nearest name, or one that another replaced.
     """
+    if config.recipe in REPLACED:
+        new = REPLACED[config.recipe]
+        raise ValueError(
+            f"the recipe {config.recipe!r} is now {new!r}, whose configs have other keys: a run of "
+            f"the former cannot be read, train it again from a config of configs/"
+        )
     if config.recipe not in names():
         near = difflib.get_close_matches(config.recipe, names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
