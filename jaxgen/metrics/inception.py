@@ -33,9 +33,7 @@ STEM: dict[str, tuple[tuple[int, int], int, int, str]] = {
 def _chain(name: str, *sizes: tuple[tuple[int, int], int], stride: int = 1) -> list[Layer]:
     """name_1, name_2, ... one after another; stride: of the last."""
     last = len(sizes)
-    return [
-        (f"{name}_{i}", k, c, stride if i == last else 1) for i, (k, c) in enumerate(sizes, 1)
-    ]
+    return [(f"{name}_{i}", k, c, stride if i == last else 1) for i, (k, c) in enumerate(sizes, 1)]
 
 
 def _one(name: str, kernel: tuple[int, int], channels: int, stride: int = 1) -> list[Layer]:
