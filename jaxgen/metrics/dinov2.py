@@ -147,7 +147,7 @@ def embed(params: Params, x: jax.Array, spec: Spec, offset: float = OFFSET) -> j
 
 
 def tokens(params: Params, x: jax.Array, spec: Spec, offset: float = OFFSET) -> jax.Array:
-    """All tokens (n, 1 + patches, width) after the last norm, of standardised images (n, h, w, 3)."""
+    """All tokens (n, 1 + patches, width), normed, of standardised images (n, h, w, 3)."""
     x = embed(params, x, spec, offset)
     dense = lambda x, name: nets.dot(x, params[f"{name}.w"]) + params[f"{name}.b"]
     norm = lambda x, name: nets.layer_norm(x, params[f"{name}.w"], params[f"{name}.b"], EPS)

@@ -1,4 +1,4 @@
-"""LPIPS: the distance of two images in VGG-16's activations, weighted by channel (arXiv:1801.03924).
+"""LPIPS: two images' distance in VGG-16's activations, weighted by channel (arXiv:1801.03924).
 
     d(a, b) = sum over l of the mean over pixels of |w_l^(1/2) (a_l - b_l)|^2              (Eq. 1)
 
@@ -57,7 +57,7 @@ def per_layer(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def spatial(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Where the images differ (n, h, w): each layer's term in every pixel, brought to their size."""
+    """Where the images differ (n, h, w): every layer's terms, brought to their size."""
     pairs = zip(embeddings(params, a), embeddings(params, b), strict=True)
     maps = [((x - y) ** 2).sum(-1, keepdims=True) for x, y in pairs]
     return sum(resize.resize(m, a.shape[1:3], "torch-bilinear") for m in maps)[..., 0]

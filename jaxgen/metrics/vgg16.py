@@ -66,7 +66,7 @@ def pool(x: jax.Array) -> jax.Array:
 
 
 def taps(params: Params, x: jax.Array) -> list[jax.Array]:
-    """Activations (n, h / 2^i, w / 2^i, c) after the ReLUs of TAPS, of scaled images (n, h, w, 3)."""
+    """Activations (n, h / 2^i, w / 2^i, c) after the ReLUs of TAPS, of images (n, h, w, 3)."""
     found = []
     for i in CONVS:
         x = pool(x) if i in POOLED else x
