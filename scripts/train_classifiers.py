@@ -154,7 +154,7 @@ def main() -> None:
         path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
         test = read(recipe.source, "test")
         record["test_images"] = len(test[0])
-        record["test_accuracy"] = round(accuracy(features.load(name, args.out), *test), 4)
+        record["test_accuracy"] = round(accuracy(features.load(name, folder=args.out), *test), 4)
         path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
         print(
             f"{name}: test accuracy {record['test_accuracy']:.2%} on {len(test[0])} images, "

@@ -47,6 +47,7 @@ PLUMBING = {  # files beside ideas that stand on no paper
     "metrics/classifier.py",
     "metrics/evaluate.py",
     "metrics/moments.py",
+    "metrics/nets.py",
     "metrics/stream.py",
 }
 OVERRIDES = {"setup", "error"}  # methods that flax and argparse document

@@ -71,6 +71,7 @@ def features(params: Params, x: jax.Array, spec: Spec) -> jax.Array:
     return params["gain"] * jax.nn.silu(x + params["dense_b"])
 
 
-def logits(params: Params, features: jax.Array) -> jax.Array:
-    """Logits (n, classes) from features (n, dim)."""
-    return jnp.dot(features, params["head_w"], precision="highest") + params["head_b"]
+def logits(params: Params, features: jax.Array, bias: bool = True) -> jax.Array:
+    """Logits (n, classes) from features (n, dim), with or without the head's bias."""
+    found = jnp.dot(features, params["head_w"], precision="highest")
+    return found + params["head_b"] if bias else found

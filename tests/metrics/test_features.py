@@ -46,16 +46,16 @@ def test_committed_nets_classify_the_test_split(name, source, least):
 def test_modified_weights_are_refused(tmp_path):
     for suffix in (".npz", ".json"):
         shutil.copy(features.WEIGHTS / f"digits-classifier{suffix}", tmp_path)
-    features.load("digits-classifier", tmp_path)
+    features.load("digits-classifier", folder=tmp_path)
     path = tmp_path / "digits-classifier.npz"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"not the file its json describes: .* got [0-9a-f]{16};"):
-        features.load("digits-classifier", tmp_path)
+        features.load("digits-classifier", folder=tmp_path)
     path.unlink()
     with pytest.raises(ValueError, match=r"weights of digits-classifier are not at .*reinstall"):
-        features.load("digits-classifier", tmp_path)
+        features.load("digits-classifier", folder=tmp_path)
 
 
 def test_facts_and_scale(digits, images):
