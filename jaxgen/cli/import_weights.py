@@ -12,15 +12,15 @@ from jaxgen.cli.importing import Entry, Prepared
 
 NAMED = re.compile(r"-(\d{4,})-(0\.\d+)$")  # thousands of images and EMA length, as EDM2's files
 KIMG = re.compile(r"-(\d{6,})$")  # thousands of images, as in the files of GANs
-FAMILIES = ("edm", "edm2", "stylegan2", "stylegan3", "r3gan")
+FAMILIES = ("edm", "edm2", "stylegan2", "stylegan3", "r3gan", "dncnn")
 
 
 def parser() -> common.Parser:
     """The flags."""
     p = common.Parser(
         "import",
-        "Make a run of published weights (EDM, EDM2; StyleGAN2-ADA, StyleGAN3, R3GAN), to be\n"
-        "sampled, averaged and evaluated, and of GANs to be trained on.\n"
+        "Make a run of published weights (EDM, EDM2; StyleGAN2-ADA, StyleGAN3, R3GAN; DnCNN), to\n"
+        "be sampled, averaged and evaluated, of GANs to be trained on, of DnCNN to restore.\n"
         "Files are .npz, .safetensors or the authors' .pkl, of which nothing is run.\n"
         "Several, named NAME-KIMG-LENGTH, make a set that other EMA lengths are rebuilt from.",
         "jaxgen import edm2-img64-s-1073741-0.075.pkl --out runs/imported",
@@ -32,7 +32,7 @@ def parser() -> common.Parser:
         "--init",
         metavar="JSON",
         help="the official constructor's keywords, as text or a file, over those in the weights' "
-        'file; of EDM also "precond"; of a GAN {"G": {...}, "D": {...}}',
+        'file; of EDM also "precond"; of a GAN {"G": {...}, "D": {...}}; of DnCNN {"sigma": 25}',
     )
     p.add_argument("--data", metavar="SOURCE", help="data set to evaluate against, such as cifar10")
     p.add_argument("--nimg", help="images it was trained on, such as 200M (default: by its name)")
@@ -116,6 +116,9 @@ def data_facts(prepared: Prepared, data: str | None) -> dict[str, Any]:
 
     found = common.source_facts(sources.load(data, "train"), ConfigDict(config))
     h, w, c = shape
+    if prepared.any_size:
+        h, w, _ = found["shape"]
+        shape = (h, w, c)
     config["data"]["latents"] = config["recipe"] == "edm2" and found["shape"] == (h, w, 2 * c)
     if found["shape"] != shape and not config["data"]["latents"]:
         raise ValueError(f"--data {data} has images {found['shape']}, the network makes {shape}")
@@ -181,7 +184,7 @@ def main(argv: list[str]) -> int:
 
 def prepare(found: list[Entry], args: argparse.Namespace, given: dict[str, Any]) -> Prepared:
     """What the files make, by their family."""
-    from jaxgen.cli import import_diffusion, import_gan
+    from jaxgen.cli import import_denoiser, import_diffusion, import_gan
     from jaxgen.interop import families, reader
 
     path = found[0].path
@@ -189,6 +192,8 @@ def prepare(found: list[Entry], args: argparse.Namespace, given: dict[str, Any])
     family = family_of(networks, args.family, path)
     if family in families.GANS:
         return import_gan.prepare(networks, family, found, args, given)
+    if family == "dncnn":
+        return import_denoiser.prepare(networks["ema"], found, args, given)
     return import_diffusion.prepare(networks["ema"], family, found, args, given)
 
 

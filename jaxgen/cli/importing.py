@@ -26,12 +26,14 @@ class Prepared(NamedTuple):
 
     config: of the run. shape: (h, w, c) of the network's images. label_dim: its classes. save:
     (folder, run) -> None writes snapshots and, of some, a checkpoint; `run` is opened in `folder`.
+    any_size: the network takes images of other h and w as well.
     """
 
     config: dict[str, Any]
     shape: tuple[int, int, int]
     label_dim: int
     save: Callable[[Path, common.Run], None]
+    any_size: bool = False
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

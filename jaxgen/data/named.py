@@ -3,8 +3,10 @@
 import os
 import pathlib
 
-from jaxgen.data import arrays, idx, tfds
-from jaxgen.data.source import Source
+import numpy as np
+
+from jaxgen.data import arrays, idx, images, tfds
+from jaxgen.data.source import ArraySource, Source
 
 DIGITS = tuple(str(i) for i in range(10))
 FASHION = (
@@ -112,3 +114,30 @@ def cifar10(split: str) -> Source:
         "name a folder or an archive of arrays: folder:DIR, npz:FILE",
     ]
     raise _absent("cifar10", ways)
+
+
+def bsd400(split: str, *, size: int = 180) -> Source:
+    """400 grey photographs to train on, and the middles of BSD68's to test on; size <= 180.
+
+    The training set of grey denoisers since DnCNN (180x180 pixels each), and its customary test
+    set. Whole photographs of any size are restored by `jaxgen restore`.
+    """
+    place = _below_data("denoise_gray")
+    folder = place and place / {"train": "bsd400", "test": "bsd68"}[split]
+    if not (folder and folder.is_dir()):
+        ways = [
+            "put the photographs into $JAXGEN_DATA/denoise_gray/bsd400 and .../bsd68",
+            "train on the photographs in installed packages: photos?grey=1",
+            "name a folder of photographs of one size: folder:DIR",
+        ]
+        raise _absent("bsd400", ways)
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        image = images.read(path, 1)
+        top, left = ((n - size) // 2 for n in image.shape[:2])
+        if size < 1 or min(top, left) < 0:
+            raise ValueError(f"bsd400: size is 1 to {min(image.shape[:2])} for {path}, got {size}")
+        found.append(image[top : top + size, left : left + size])
+    if not found:
+        raise FileNotFoundError(f"{folder}: no photographs (.png) in it")
+    return ArraySource(np.stack(found), name="bsd400", split=split)

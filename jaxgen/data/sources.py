@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxgen.data import arrays, digits, folder, idx, named, synthetic, tfds
+from jaxgen.data import arrays, digits, folder, idx, named, photos, synthetic, tfds
 from jaxgen.data.source import Source, check
 
 
@@ -28,6 +28,8 @@ KINDS = {
     "mnist": Kind(named.mnist, "", "28x28 digits, IDX files or tfds"),
     "fashion_mnist": Kind(named.fashion_mnist, "", "28x28 clothes, IDX files or tfds"),
     "cifar10": Kind(named.cifar10, "", "32x32 photos, sheets or tfds"),
+    "bsd400": Kind(named.bsd400, "", "180x180 grey photos, tested on BSD68"),
+    "photos": Kind(photos.load, "", "crops of the photos that ship in scikit-learn (and -image)"),
     "folder": Kind(folder.load, "DIR", "images; class = subfolder, or labels.csv / labels.json"),
     "npz": Kind(arrays.load_npz, "FILE", "arrays image and label"),
     "idx": Kind(idx.load, "DIR", "IDX files as MNIST has them"),

@@ -10,6 +10,7 @@ SIGNS = {
     "stylegan3": r"^synthesis\.input\.weight$",
     "stylegan2": r"^(synthesis\.b4\.const|b4\.out\.weight)$",
     "r3gan": r"^(Model\.)?MainLayers\.0\.Layers\.\d+\.",
+    "dncnn": r"^(module\.)?model\.0\.weight$",
 }
 GANS = ("stylegan2", "stylegan3", "r3gan")
 

@@ -53,6 +53,11 @@ class N2NUNet(nn.Module):
     out_channels: int = 0
     dtype: jnp.dtype = jnp.float32
 
+    @property
+    def multiple(self) -> int:
+        """Shifts by so many pixels move the result with the image: the period of the pooling."""
+        return 2**self.depth
+
     @nn.compact
     def __call__(self, x: jax.Array, cond: Cond = None) -> jax.Array:
         if cond:

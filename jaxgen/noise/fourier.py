@@ -46,22 +46,19 @@ def rates(h: int, w: int) -> np.ndarray:
     return np.array([np.exp(-lam * r) @ count for lam in LAMBDAS]) / (h * w)
 
 
-def decay(rate: jax.Array | np.ndarray | float, h: int, w: int) -> jax.Array:
-    """lam of a rate, any shape, by interpolation of a table in ln lam."""
-    table = rates(h, w)
-    return jnp.exp(jnp.interp(rate, table[::-1], np.log(LAMBDAS)[::-1]))
+def probability(rate: jax.Array | np.ndarray, h: int, w: int) -> jax.Array | np.ndarray:
+    """p(k), (b, h, w), of rates (b,); lam by interpolation of a table in ln lam."""
+    xp = jnp if isinstance(rate, jax.Array) else np
+    lam = xp.exp(xp.interp(rate, rates(h, w)[::-1], np.log(LAMBDAS)[::-1]))
+    return xp.exp(-lam[:, None, None] * radius(h, w))
 
 
-def probability(rate: jax.Array, h: int, w: int) -> jax.Array:
-    """p(k), (b, h, w), of rates (b,)."""
-    return jnp.exp(-decay(rate, h, w)[:, None, None] * radius(h, w))
-
-
-def symmetric(u: jax.Array) -> jax.Array:
+def symmetric(u: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     """u (..., h, w) with the value of the lesser index at both of k and -k."""
     h, w = u.shape[-2:]
     index = np.arange(h * w).reshape(h, w)
-    return jnp.where(index <= negative(index), u, negative(u))
+    xp = jnp if isinstance(u, jax.Array) else np
+    return xp.where(index <= negative(index), u, negative(u))
 
 
 def transform(x: jax.Array) -> jax.Array:
@@ -118,7 +115,7 @@ class KSpace(Linear):
       rate: the expected part that one mask, the same for all images, measures. seed: of the mask.
       sigma: noise of each part of a coefficient of the orthonormal spectrum.
     Raises:
-      ValueError: for a rate outside of [0.001, 1].
+      ValueError: for a range, or a rate outside of [0.001, 1].
     """
 
     rate: float = 0.1
@@ -126,12 +123,14 @@ class KSpace(Linear):
 
     def __post_init__(self):
         super().__post_init__()
+        if not isinstance(self.rate, (int, float)):
+            raise ValueError(f"rate of k-space is one number, as its mask is one: {self.rate!r}")
         check_level("rate", Fourier.unit, self.rate, *Fourier.limits)
 
-    def mask(self, h: int, w: int) -> jax.Array:
+    def mask(self, h: int, w: int) -> np.ndarray:
         """The measured frequencies, bool (1, h, w, 1)."""
-        keys = rng.image_keys(rng.fold(jax.random.key(self.seed), "mask"), 1)
-        return Fourier(self.rate).mask(keys, jnp.empty((1, h, w, 1)), jnp.full((1,), self.rate))
+        u = symmetric(np.random.default_rng(self.seed).random((1, h, w)))
+        return (u < probability(np.array([self.rate]), h, w))[..., None]
 
     def forward(self, x: jax.Array) -> jax.Array:
         """m F(x), its real parts and then its imaginary parts."""
@@ -149,4 +148,4 @@ class KSpace(Linear):
 
     def measured(self, y: jax.Array) -> jax.Array:
         """The mask."""
-        return self.mask(*y.shape[1:3]).astype(y.dtype)
+        return jnp.asarray(self.mask(*y.shape[1:3]), y.dtype)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.common import rng
 from jaxgen.noise.corruption import Linear
 
 
@@ -36,18 +35,18 @@ class Mask(Linear):
                 f"a mask needs box in [0, 1) and keep in (0, 1], got {self.box} and {self.keep}"
             )
 
-    def mask(self, h: int, w: int) -> jax.Array:
+    def mask(self, h: int, w: int) -> np.ndarray:
         """The known pixels, bool (1, h, w, 1)."""
         hidden = [round(self.box * n) for n in (h, w)]
         outside = np.ones((h, w), bool)
         top, left = (h - hidden[0]) // 2, (w - hidden[1]) // 2
         outside[top : top + hidden[0], left : left + hidden[1]] = False
-        key = rng.fold(jax.random.key(self.seed), "mask")
-        return (outside & (jax.random.uniform(key, (h, w)) < self.keep))[None, ..., None]
+        kept = np.random.default_rng(self.seed).random((h, w)) < self.keep
+        return (outside & kept)[None, ..., None]
 
     def measured(self, y: jax.Array) -> jax.Array:
         """The mask."""
-        return self.mask(*y.shape[1:3]).astype(y.dtype)
+        return jnp.asarray(self.mask(*y.shape[1:3]), y.dtype)
 
     def forward(self, x: jax.Array) -> jax.Array:
         """m x."""

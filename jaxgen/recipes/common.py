@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxgen import averaging
 from jaxgen.common import units
+from jaxgen.noise import operators
 
 
 def dtype(name: str) -> Any:
@@ -42,3 +43,8 @@ def condition(batch: Mapping[str, jax.Array], facts: Mapping[str, Any]) -> dict 
     if kind == "class" and label.ndim == 1:
         label = jax.nn.one_hot(label, facts["label_dim"])
     return {"label": label.astype(jnp.float32)}
+
+
+def corruption(name: str, **settings: Any) -> operators.Corruption:
+    """noise.operators.make, for commands: the corruption of a name."""
+    return operators.make(name, **settings)

@@ -13,6 +13,7 @@ import ml_collections
 from jaxgen.common import params as parameters
 from jaxgen.common import rng, units
 from jaxgen.networks.blindspot import BlindSpot
+from jaxgen.networks.dncnn import DnCNN
 from jaxgen.networks.n2n_unet import N2NUNet
 from jaxgen.noise import fourier, operators
 from jaxgen.objectives.noise2noise import Seen
@@ -21,6 +22,7 @@ from jaxgen.recipes import common, score
 Init = Callable[[jax.Array], Any]
 NETWORKS = {  # called with (out_channels, dtype, **config.model)
     "blindspot": BlindSpot,
+    "dncnn": DnCNN,
     "n2n_unet": N2NUNet,
 }
 

@@ -94,6 +94,13 @@ SETTINGS = {  # small, with a range where there is a level
     "poisson": {"lam": (5.0, 50.0)},
     "bernoulli": {"p": (0.2, 0.8)},
     "impulse": {"alpha": (0.2, 0.8)},
+    "text": {"p": (0.1, 0.5)},
+    "monte_carlo": {"spp": (2, 6)},
+    "fourier": {"rate": (0.1, 0.5)},
+    "kspace": {"rate": 0.3, "sigma": 0.1},
+    "blur": {"sigma": 0.1},
+    "mask": {"keep": 0.5, "sigma": 0.1},
+    "downsample": {"sigma": 0.1},
 }
 
 
@@ -124,6 +131,19 @@ def test_errors_of_gaussian_levels(sigma):
         ("poisson", {"lam": 0.0}, "lam is the expected count at white.*from 0.001 to .*got 0.0"),
         ("bernoulli", {"p": 1.5}, "p is the probability that a pixel is kept.*got 1.5"),
         ("impulse", {"alpha": (0.5, 1.5)}, "alpha is the probability that a pixel is replaced"),
+        ("text", {"p": 1.0}, "p is the part of the pixels that text covers.*to 0.95; got 1.0"),
+        ("monte_carlo", {"spp": 0}, "spp is the number of paths a pixel.*got 0"),
+        ("monte_carlo", {"spp": (1, 2.5)}, "spp is a whole number of paths or a range of them"),
+        ("monte_carlo", {"hit": 0.0}, r"hit is a probability in \(0, 1\], got 0.0"),
+        ("monte_carlo", {"tail": 2.0}, "tail must be above 2, else the variance is infinite: 2.0"),
+        ("fourier", {"rate": 0.0}, "rate is the expected part of the frequencies that are meas"),
+        ("kspace", {"rate": (0.1, 0.2)}, "rate of k-space is one number"),
+        ("kspace", {"sigma": -1.0}, "sigma is the standard deviation of the measurement noise"),
+        ("blur", {"std": 0.0}, "std of a blur is in pixels, above 0; got 0.0"),
+        ("blur", {"kernel": [[1.0, 2.0]]}, r"with a and b odd, got shape \(1, 2\)"),
+        ("mask", {"box": 1.0}, r"a mask needs box in \[0, 1\) and keep in \(0, 1\], got 1.0 and"),
+        ("downsample", {"factor": 0}, "a whole factor >= 1 and a kernel of box.*got 0 and 'box'"),
+        ("downsample", {"kernel": "sinc"}, "box, triangle, cubic; got 2 and 'sinc'"),
     ],
 )
 def test_errors_of_the_registry(name, settings, message):
