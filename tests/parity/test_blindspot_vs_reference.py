@@ -9,7 +9,7 @@ from jaxgen.common import trees
 from jaxgen.metrics import psnr
 from jaxgen.networks import blindspot
 from jaxgen.networks.blindspot import BlindSpot
-from jaxgen.networks.n2n_unet import double
+from jaxgen.networks.n2n_unet import double, pool
 from jaxgen.nn.convolution import conv
 from jaxgen.objectives import blindspot as posterior
 from jaxgen.objectives import blindspot_impulse, noise2noise
@@ -34,7 +34,7 @@ def test_shifted_operations(arrays):
     for name, got in {
         "conv_up_only": conv(x, w, padding=blindspot.UP),
         "conv_up_only_alt": conv(x, w, padding=blindspot.UP),
-        "pool_shifted": blindspot.pool(x, True),
+        "pool_shifted": pool(blindspot.shift_down(x)),
         "shift_down": blindspot.shift_down(x),
         "upsample": double(x),
     }.items():
