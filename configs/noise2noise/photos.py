@@ -30,6 +30,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.data.crop = 128
     c.images = "1200k"  # the paper's number of its crops, which have 256 x 256 pixels
     c.batch = 4
+    c.log_every = "50k"
+    c.checkpoint_every = "100k"
+    c.snapshot_every = "100k"
     c.optimizer.lr = 3e-4
     c.model.features = 48
     c.model.depth = 5
@@ -37,13 +40,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if args.small:
         c.data.crop = 64
         c.images = "6k"
-        c.batch = 8
         c.log_every = "1k"
         c.checkpoint_every = "6k"
-        c.snapshot_every = "3k"
-        c.optimizer.lr = 1e-3
+        c.snapshot_every = "2k"
+        c.optimizer.lr = 2e-3
         c.model.features = 16
-        c.model.depth = 3
+        c.model.depth = 2
         c.model.last_features = (24, 16)
     if args.debug:
         common.debug(c)
