@@ -41,12 +41,17 @@ def as_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two sets (n, d), (m, d) by `as_features`, of equal width."""
     x, y = as_features(x, x_name, exact=exact), as_features(y, y_name, exact=exact)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"{x_name} and {y_name} must be features of one width, got {x.shape[1]} and "
-            f"{y.shape[1]}; compute both with the same feature net"
-        )
+    check_widths(x.shape[1], y.shape[1], x_name, y_name)
     return x, y
+
+
+def check_widths(x: int, y: int, x_name: str = "x", y_name: str = "y") -> None:
+    """Raises ValueError unless both sets have one width."""
+    if x != y:
+        raise ValueError(
+            f"{x_name} and {y_name} must be features of one width, got {x} and {y}; compute both "
+            "with the same feature net"
+        )
 
 
 class Moments:
