@@ -91,7 +91,7 @@ def find(name: str, weights: str | Path | None = None) -> list[Path]:
     family = features.NETS[name].family
     if given:
         # LPIPS is VGG-16 and its own few numbers, which are published apart.
-        for stems in ((name,), (family,), *([("vgg16", "lpips")] if name == "lpips" else [])):
+        for stems in (*[("vgg16", "lpips")] * (name == "lpips"), (name,), (family,)):
             found = [_stem(Path(given), s) for s in stems]
             if all(found):
                 return found

@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.common.units import from_uint8
-from jaxgen.metrics import classifier, random_net
+from jaxgen.metrics import (
+    classifier,
+    clip,
+    dinov2,
+    efficientnet,
+    inception,
+    lpips,
+    random_net,
+    vgg16,
+)
 from jaxgen.metrics.nets import SCALINGS, Arrays, Net
 from jaxgen.metrics.resize import RESIZERS, resize
 
@@ -56,6 +65,12 @@ NETS: dict[str, Net] = {
     **{name: _classifier(spec) for name, spec in SPECS.items()},
     "pixels": PIXELS,
     **random_net.NETS,
+    **inception.NETS,
+    **efficientnet.NETS,
+    **vgg16.NETS,
+    **lpips.NETS,
+    **dinov2.NETS,
+    **clip.NETS,
 }
 
 

@@ -15,6 +15,7 @@ HIGH = jax.lax.Precision.HIGHEST  # so that accelerators give the numbers of the
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of x / 255
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+LPIPS = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # shift and scale of x / 127.5 - 1
 
 
 class Net(NamedTuple):
@@ -51,6 +52,9 @@ SCALINGS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "(x-127)/128": lambda x: (x - 127) / 128,
     "imagenet mean and std": _standardise(*IMAGENET),
     "clip mean and std": _standardise(*CLIP),
+    "lpips shift and scale": lambda x: (
+        (x / 127.5 - 1 - np.float32(LPIPS[0])) / np.float32(LPIPS[1])
+    ),
 }
 
 

@@ -1,9 +1,8 @@
 """Random: a convolutional net of fixed random weights, which knows no data set (arXiv:2002.09797).
 
 Features of networks that were trained on ImageNet are poor for images unlike it; the paper measures
-with an untrained network there. Its net is VGG-16; here it is small: five 3x3 convolutions with ReLU, He-normal
-weights without biases, each but the first of stride 2; the features are the spatial mean of the
-last one, in units of its expected root mean square.
+with an untrained VGG-16 there. The net here is smaller: five 3x3 convolutions with ReLU, He-normal
+weights and no biases, all but the first of stride 2; the features are the last one's spatial mean.
 """
 
 import hashlib

@@ -105,7 +105,8 @@ def resize(x: jax.Array, shape: tuple[int, int], resizer: str) -> jax.Array:
     """
     rows, columns = (matrix(resizer, n, o) for n, o in zip(x.shape[1:3], shape, strict=True))
     x = x.astype(jnp.float32)
-    if resizer == "pil-bicubic-uint8":  # Pillow resizes the columns first
+    # Pillow resizes along the columns first; from version 13 not where the height shrinks far more.
+    if resizer == "pil-bicubic-uint8":
         return _levels(_rows(_levels(_columns(x, columns)), rows))
     x = _columns(_rows(x, rows), columns)
     return jnp.clip(x, 0, 255) if resizer == "pil-bicubic" else x
