@@ -1,4 +1,4 @@
-"""LPIPS diversity: the mean perceptual distance of random pairs of samples (arXiv:1711.11586, Sec. 4).
+"""LPIPS diversity: mean perceptual distance of random pairs of samples (arXiv:1711.11586, Sec. 4).
 
 0 if all samples are one image. It knows no real images, and noise is diverse: compare it with that
 of real images. The distance is a function of two batches, such as LPIPS (arXiv:1801.03924).

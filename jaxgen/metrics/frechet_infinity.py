@@ -1,4 +1,4 @@
-"""FID infinity: the Frechet distance of infinitely many samples, by extrapolation (arXiv:1911.07023).
+"""FID infinity: the Frechet distance extrapolated to infinitely many samples (arXiv:1911.07023).
 
 The expectation of the estimate from N samples is that of infinitely many and a term that falls as
 1 / N, whose size depends on the generator. So a line is fitted to estimates over 1 / N, at N evenly

@@ -1,4 +1,4 @@
-"""Inception Score: how certain a classifier is of samples, and how varied its answers are (arXiv:1606.03498).
+"""Inception Score: how sure a classifier is of samples, and how varied they are (arXiv:1606.03498).
 
     IS = exp(E_x KL(p(y | x) || p(y))),   p(y) = E_x p(y | x)                           (Sec. 4)
 

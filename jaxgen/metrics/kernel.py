@@ -85,9 +85,7 @@ def kernel_subsets(
 
 
 def _row_sums(x: np.ndarray, y: np.ndarray, block: int) -> np.ndarray:
-    return np.concatenate(
-        [polynomial(x[i : i + block], y).sum(1) for i in range(0, len(x), block)]
-    )
+    return np.concatenate([polynomial(x[i : i + block], y).sum(1) for i in range(0, len(x), block)])
 
 
 def _total(x: np.ndarray, y: np.ndarray, block: int) -> float:

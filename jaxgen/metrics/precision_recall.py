@@ -42,11 +42,14 @@ def precision_recall(
     fake, real = as_pair(fake, real, "fake", "real", exact=False)
     if half:
         fake, real = (z.astype(np.float16).astype(np.float32) for z in (fake, real))
-    r2 = [radii(z, k, block, mesh) for z in (fake, real)]
+    real_r2, fake_r2 = (radii(z, k, block, mesh) for z in (real, fake))
     if half:
-        r2 = [np.square(np.sqrt(z).astype(np.float16).astype(np.float64)) for z in r2]
+        rounded = lambda r2: np.square(np.sqrt(r2).astype(np.float16).astype(np.float64))
+        real_r2, fake_r2 = rounded(real_r2), rounded(fake_r2)
     strict = is_strict(ties)
-    found = neighbours.count_inside(fake, real, *r2, strict=strict, block=block, mesh=mesh)
+    found = neighbours.count_inside(
+        fake, real, fake_r2, real_r2, strict=strict, block=block, mesh=mesh
+    )
     share = lambda counts: float((counts > 0).mean())
     return {"precision": share(found.x_in_y), "recall": share(found.y_in_x)}
 

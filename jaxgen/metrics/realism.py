@@ -1,4 +1,4 @@
-"""Realism: how far inside the neighbour balls of real images a sample lies (arXiv:1904.06991, Eq. 3).
+"""Realism: how far inside neighbour balls of real images a sample lies (arXiv:1904.06991, Eq. 3).
 
     R(g) = max_r |r - NN_k(r)| / |g - r|
 
