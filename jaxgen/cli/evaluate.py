@@ -23,7 +23,7 @@ def parser() -> common.Parser:
     what.add_argument("--metrics", help="comma-separated (default: those of the plan)")
     what.add_argument("--num", type=int, default=2000, help="samples to draw (default 2000)")
     what.add_argument(
-        "--num_real", type=int, help="training images to compare with, even over classes (all)"
+        "--num_real", type=int, help="training images, of every class its share (all)"
     )
     what.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     what.add_argument(
@@ -37,7 +37,7 @@ def parser() -> common.Parser:
     net.add_argument("--ties", choices=("<=", "<"), help="whether a ball has its boundary")
     net.add_argument("--subsets", metavar="NxSIZE", help="of kernel_subsets (100x1000)")
     net.add_argument("--splits", type=int, help="of inception_score (10)")
-    references.add_flags(p.add_argument_group("real images, computed once"))
+    references.add_flags(net)
     guiding.add_flags(p)
     return p
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         weights=args.weights,
         like=args.like,
         settings=settings,
-        cache=None if args.no_cache else args.cache or references.folder(),
+        cache=None if args.cache == "none" else args.cache or references.folder(),
         reference=args.reference,
     )
     average = run.average(args.average, args.nimg)

@@ -10,17 +10,14 @@ LOOKED_AT = 512  # images that the fingerprint of a set too large for memory rea
 
 
 def add_flags(group: Any) -> None:
-    """--cache, --no_cache and --reference."""
+    """--cache and --reference."""
     group.add_argument(
         "--cache",
         metavar="DIR",
-        help="folder of real images' features and moments (default: ~/.cache/jaxgen/reference)",
+        help="where real images' features are kept, or none (default: ~/.cache/jaxgen/reference)",
     )
-    group.add_argument("--no_cache", action="store_true", help="neither read nor write them")
     group.add_argument(
-        "--reference",
-        metavar="FILE.npz",
-        help="read them from this file, which must fit, or write it if it is not there",
+        "--reference", metavar="FILE.npz", help="take them from there, or write them there"
     )
 
 
