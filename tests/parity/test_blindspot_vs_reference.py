@@ -9,8 +9,9 @@ from jaxgen.common import trees
 from jaxgen.metrics import psnr
 from jaxgen.networks import blindspot
 from jaxgen.networks.blindspot import BlindSpot
-from jaxgen.networks.n2n_unet import double, pool
 from jaxgen.nn.convolution import conv
+from jaxgen.nn.magnitude import resample
+from jaxgen.nn.sagan_attention import max_pool2
 from jaxgen.objectives import blindspot as posterior
 from jaxgen.objectives import blindspot_impulse, noise2noise
 from jaxgen.recipes.denoise import ramps
@@ -34,9 +35,9 @@ def test_shifted_operations(arrays):
     for name, got in {
         "conv_up_only": conv(x, w, padding=blindspot.UP),
         "conv_up_only_alt": conv(x, w, padding=blindspot.UP),
-        "pool_shifted": pool(blindspot.shift_down(x)),
+        "pool_shifted": max_pool2(blindspot.shift_down(x)),
         "shift_down": blindspot.shift_down(x),
-        "upsample": double(x),
+        "upsample": resample(x, "up"),
     }.items():
         np.testing.assert_allclose(got, nhwc(a[name]), atol=1e-6, rtol=1e-6, err_msg=name)
     for k, turned in enumerate(jnp.split(blindspot.rotations(x), 4)):
