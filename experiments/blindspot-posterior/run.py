@@ -128,7 +128,7 @@ def run(e: common.Experiment) -> None:
     shown: dict[str, np.ndarray] = {}
     first = next(iter(found))
     left_out = e.pick(LATE[:1], LATE[1:], list(METHODS)[4:])
-    for method, arguments in METHODS.items():
+    for method in METHODS:
         if method in left_out:
             continue
         path = e.train(*training(e, method, data))
