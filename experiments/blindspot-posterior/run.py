@@ -105,7 +105,7 @@ class Restorer:
         if "noise" not in self.params:
             return None
         raw = float(self.params["noise"]["raw"])
-        return 255 * (np.log1p(np.exp(raw - 4)) + 1e-3)
+        return float(255 * (np.log1p(np.exp(raw - 4)) + 1e-3))
 
 
 def training(e: common.Experiment, method: str, data: str) -> list[str]:
