@@ -79,15 +79,12 @@ def decibels(x: np.ndarray, clean: np.ndarray) -> float:
 
 
 class Restorer:
-    """A run's restorer, one image at a time; compiled once a size."""
+    """A run's restorer, one image at a time, compiled once a size; `loss` changes its config."""
 
-    def __init__(self, path: Path, **model: Any):
+    def __init__(self, path: Path, **loss: Any):
         run = commands.Run.open(path)
-        plan = run.plan
-        if model:  # the same weights, padded in another way
-            with run.config.unlocked():
-                run.config.model.update(model)
-            plan = build(run.config, run.facts)
+        run.config.loss.update(loss)
+        plan = build(run.config, run.facts)
         self.knows = run.config.loss.method == "blindspot" and "noise" not in plan.players
         self.knows = self.knows and run.config.loss.covariance != "none"
         self.params = run.average(None).params
