@@ -34,6 +34,7 @@ def base(source: str, method: str = "noise2noise") -> ml_collections.ConfigDict:
     # Of blindspot:
     c.loss.covariance = "full"  # diagonal, or none: the mean alone
     c.loss.parameter = "known"  # of the noise; or learned: global, per_image
+    c.loss.reflect = True  # restoring pads by reflection (training pads with zeros in any case)
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.lr = 1e-3

@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         c.snapshot_every = "1k"
         c.model.features = (12, 24)
         c.model.depth = 3
-        c.optimizer.lr = 2e-3
+        c.optimizer.lr = 4e-3
     if args.debug:
         common.debug(c)
         c.data.crop = 16

@@ -103,6 +103,7 @@ def run_config(
             "invariant": False,
             "covariance": "full",
             "parameter": "known",
+            "reflect": True,
         },
         "optimizer": {"lr": 1e-3, "rampup": 0.0, "rampdown": 0.3, "b1": 0.9, "b2": 0.999},
     }

@@ -10,23 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nn.layers import Conv, lrelu
+from jaxgen.nn.magnitude import resample
+from jaxgen.nn.sagan_attention import max_pool2
 
 Cond = Mapping[str, jax.Array] | None
-
-
-def pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2x2 pixels; written out, since XLA's CPU backend is slow at a window's gradient."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    upper = jnp.maximum(x[:, :, 0, :, 0], x[:, :, 0, :, 1])
-    return jnp.maximum(upper, jnp.maximum(x[:, :, 1, :, 0], x[:, :, 1, :, 1]))
-
-
-def double(x: jax.Array) -> jax.Array:
-    """Nearest-neighbour upsampling by 2."""
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
 
 
 def reflect_to_multiple(x: jax.Array, n: int) -> jax.Array:
@@ -73,12 +60,12 @@ class N2NUNet(nn.Module):
         skips = [x]
         x = conv(x, n, "enc_conv0")
         for i in range(1, self.depth + 1):
-            x = pool(conv(x, n, f"enc_conv{i}"))
+            x = max_pool2(conv(x, n, f"enc_conv{i}"))
             skips.append(x)
         x = conv(x, n, f"enc_conv{self.depth + 1}")
         skips.pop()
         for i in range(self.depth, 0, -1):
-            x = jnp.concatenate([double(x), skips.pop().astype(x.dtype)], -1)
+            x = jnp.concatenate([resample(x, "up"), skips.pop().astype(x.dtype)], -1)
             a, b = (2 * n, 2 * n) if i > 1 else self.last_features
             x = conv(conv(x, a, f"dec_conv{i}a"), b, f"dec_conv{i}b")
         x = Conv(self.out_channels or c, dtype=self.dtype, name="dec_conv1c")(x)

@@ -127,8 +127,10 @@ def _blindspot(setup: Setup) -> Method:
         raise ValueError(f"config.loss.parameter is one of {PARAMETERS}, got {how.parameter!r}")
     of = choose("config.noise.name (for method 'blindspot')", setup.config.noise.name, LIKELIHOODS)
     players = {"restorer": setup.init(network)}
+    # Training is blind for every pixel. Restoring may reflect: nothing is learned from the copies.
+    restorer = network.clone(reflect=how.reflect)
     if covariance == "none":
-        return _mean_only(setup, players, network)
+        return _mean_only(setup, players, network, restorer)
     if how.parameter == "global":
         players["noise"] = lambda key: {"raw": jnp.zeros(())}
     elif how.parameter == "per_image":
@@ -145,7 +147,9 @@ def _blindspot(setup: Setup) -> Method:
         raw = estimator.apply({"params": params["noise"]}, y)
         return blindspot.parameter(raw.mean((1, 2, 3)))
 
-    def read(params: Any, seen: Seen) -> tuple[blindspot.Prior, jax.Array, jax.Array]:
+    def read(
+        network: BlindSpot, params: Any, seen: Seen
+    ) -> tuple[blindspot.Prior, jax.Array, jax.Array]:
         """The prior, y in [0, 1], and the parameter."""
         out = network.apply({"params": params["restorer"]}, seen.y)
         return (
@@ -156,7 +160,7 @@ def _blindspot(setup: Setup) -> Method:
 
     def loss(params, x, keys, context):
         del context
-        prior, y, p = read(params, setup.observe(keys, x))
+        prior, y, p = read(network, params, setup.observe(keys, x))
         if of.std:
             std = of.std(p, prior.mean, learned)
             each = blindspot.loss(prior, y, std, learned)
@@ -165,7 +169,7 @@ def _blindspot(setup: Setup) -> Method:
         return each.mean((1, 2)), {"parameter": p, "prior_std": prior.std.mean((1, 2))}
 
     def restore(params, seen):
-        prior, y, p = read(params, seen)
+        prior, y, p = read(restorer, params, seen)
         if of.std:
             mean = blindspot.posterior_mean(prior, y, of.std(p, prior.mean, learned))
         else:
@@ -175,17 +179,20 @@ def _blindspot(setup: Setup) -> Method:
     return Method(players, loss, restore, knows=not learned)
 
 
-def _mean_only(setup: Setup, players: dict[str, Init], network: BlindSpot) -> Method:
+def _mean_only(
+    setup: Setup, players: dict[str, Init], network: BlindSpot, restorer: BlindSpot
+) -> Method:
     """The network's prediction is the result, and the noisy image itself its target."""
     norm = "l0" if setup.config.noise.name == "impulse" else "l2"
 
     def restore(params, seen):
-        return network.apply({"params": params["restorer"]}, seen.y)
+        return restorer.apply({"params": params["restorer"]}, seen.y)
 
     def loss(params, x, keys, context):
-        seen = setup.observe(keys, x)
+        y = setup.observe(keys, x).y
         gamma = noise2noise.exponent(context.nimg / setup.images)
-        return noise2noise.regression(restore(params, seen), seen.y, norm, gamma), {}
+        out = network.apply({"params": params["restorer"]}, y)
+        return noise2noise.regression(out, y, norm, gamma), {}
 
     return Method(players, loss, restore)
 

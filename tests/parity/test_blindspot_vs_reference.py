@@ -9,8 +9,9 @@ from jaxgen.common import trees
 from jaxgen.metrics import psnr
 from jaxgen.networks import blindspot
 from jaxgen.networks.blindspot import BlindSpot
-from jaxgen.networks.n2n_unet import double, pool
 from jaxgen.nn.convolution import conv
+from jaxgen.nn.magnitude import resample
+from jaxgen.nn.sagan_attention import max_pool2
 from jaxgen.objectives import blindspot as posterior
 from jaxgen.objectives import blindspot_impulse, noise2noise
 from jaxgen.recipes.denoise import ramps
@@ -34,9 +35,9 @@ def test_shifted_operations(arrays):
     for name, got in {
         "conv_up_only": conv(x, w, padding=blindspot.UP),
         "conv_up_only_alt": conv(x, w, padding=blindspot.UP),
-        "pool_shifted": pool(blindspot.shift_down(x)),
+        "pool_shifted": max_pool2(blindspot.shift_down(x)),
         "shift_down": blindspot.shift_down(x),
-        "upsample": double(x),
+        "upsample": resample(x, "up"),
     }.items():
         np.testing.assert_allclose(got, nhwc(a[name]), atol=1e-6, rtol=1e-6, err_msg=name)
     for k, turned in enumerate(jnp.split(blindspot.rotations(x), 4)):
@@ -119,15 +120,12 @@ def test_posterior(arrays, dtype):
             prior, y, noise, learned = _case(a, name)
             want, want_loss = nhwc(a[f"{name}.pme"]), a[f"{name}.loss"]
             if "impulse" in name:
-                got = blindspot_impulse.posterior_mean(prior, y, noise)
-                each = blindspot_impulse.loss(prior, y, noise)
+                got, each = IMPULSE(prior, y, noise)
             else:
-                plain = posterior.posterior_mean(prior, y, noise)
+                plain, each, got, std = ADDITIVE(prior, y, noise + 0 * y, learned)
                 np.testing.assert_allclose(plain, want, atol=1.5e-4, rtol=0, err_msg=name)
-                got = _with_additions(prior, y, noise)
-                each = posterior.loss(prior, y, noise, learned)
                 want_loss = want_loss.reshape(each.shape)
-                np.testing.assert_allclose(prior.std, a[f"{name}.net_std"], rtol=1e-4)
+                np.testing.assert_allclose(std, a[f"{name}.net_std"], rtol=1e-4)
             assert got.dtype == each.dtype == dtype, name
             limit = (1e-8, 1e-5) if exact else (1e-4, 1e-3)
             np.testing.assert_allclose(got, want, atol=limit[0], rtol=0, err_msg=name)
@@ -150,6 +148,18 @@ def _with_additions(prior, y, std, e=1e-6):
     return jnp.linalg.solve(eye + e * t, m[..., None])[..., 0]
 
 
+IMPULSE = jax.jit(lambda *a: (blindspot_impulse.posterior_mean(*a), blindspot_impulse.loss(*a)))
+ADDITIVE = jax.jit(
+    lambda prior, y, std, learned: (
+        posterior.posterior_mean(prior, y, std),
+        posterior.loss(prior, y, std, learned),
+        _with_additions(prior, y, std),
+        prior.std,
+    ),
+    static_argnums=3,
+)
+
+
 def test_integrals_and_moments(arrays):
     """The table of numerical integrals, and one pixel without the authors' additions."""
     a = arrays["posterior"]
@@ -157,9 +167,9 @@ def test_integrals_and_moments(arrays):
         column = lambda v: jnp.asarray(v).reshape(-1, 1, 1, 1)
         mu, sx, y, sn, _, want, _, _, alpha, want_closed, want_impulse = a["integral.table"].T
         prior = posterior.Prior(column(mu), column(sx)[..., None])
-        got = posterior.posterior_mean(prior, column(y), column(sn))
+        got = jax.jit(posterior.posterior_mean)(prior, column(y), column(sn))
         np.testing.assert_allclose(got[:, 0, 0, 0], want, atol=1e-12)
-        got = blindspot_impulse.posterior_mean(prior, column(y), jnp.asarray(alpha))[:, 0, 0, 0]
+        got = IMPULSE(prior, column(y), jnp.asarray(alpha))[0][:, 0, 0, 0]
         np.testing.assert_allclose(got, want_closed, atol=1e-4)
         np.testing.assert_allclose(got, want_impulse, atol=1e-4)
 

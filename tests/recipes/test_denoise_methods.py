@@ -99,6 +99,22 @@ def test_a_known_level_weighs_prior_and_pixel(known):
     assert plan.sample.options == {"level": 25.0}
 
 
+def test_restoring_may_reflect_and_training_may_not():
+    """In 7x7 of 8x8, row and column 5 have copies: what is restored there depends on it, twice."""
+    x = jax.random.normal(jax.random.key(2), (1, 7, 7, 1))
+    own = {}
+    for reflect in (True, False):
+        method = denoise_methods.make(
+            Setup.of(config_of(covariance="none", reflect=reflect), {"shape": (7, 7, 1)})
+        )
+        params = {"restorer": method.players["restorer"](jax.random.key(1))}
+        restore = jax.jit(lambda x: method.restore(params, Seen(x)))  # noqa: B023
+        own[reflect] = np.array(
+            [float((restore(x.at[:, i, 5].add(1.0)) - restore(x))[0, i, 5, 0]) for i in range(7)]
+        )
+    assert (own[False] == 0).all() and (own[True] != 0).all()
+
+
 def test_levels_are_given_where_they_are_known(known):
     restore = known[0].exports["restore"].fn(known[1], {})
     x = jnp.zeros((1, H, H, 1))
