@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "train": "train the run that a config describes, or go on with it",
     "sample": "draw samples with an average of the weights",
+    "invert": "draw the images that a measurement tells of, with a score network",
     "restore": "restore a photo or a folder of photos with a denoiser",
     "project": "find the style with which a generator makes an image",
     "average": "rebuild EMA lengths from the snapshots of a finished run",

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from jaxgen.cli import common, guiding, styles, video
 
@@ -49,10 +50,7 @@ def main(argv: list[str]) -> int:
     if args.video:
         return film(args)
     out = Path(args.out)
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out {out} is a folder with files in it; name a new or empty one")
-    if out.suffix not in ("", ".png", ".npz"):
-        raise ValueError(f"--out must end in .png or .npz, or name a folder, got {out}")
+    check_out(out)
     if args.layers and not args.mix:
         raise ValueError("--layers says which layers --mix takes from the columns; give --mix too")
     mixed = styles.check_rows(args, out) if args.mix else None
@@ -89,8 +87,18 @@ def film(args: argparse.Namespace) -> int:
     return 0
 
 
-def write(run: common.Run, average: object, args: argparse.Namespace, out: Path) -> None:
-    """Draws and writes the files."""
+def check_out(out: Path) -> None:
+    """Raises ValueError unless samples can be written to `out`."""
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} is a folder with files in it; name a new or empty one")
+    if out.suffix not in ("", ".png", ".npz"):
+        raise ValueError(f"--out must end in .png or .npz, or name a folder, got {out}")
+
+
+def write(
+    run: common.Run, average: object, args: argparse.Namespace, out: Path, measured: Any = None
+) -> None:
+    """Draws and writes the files; of an invert.Measured also what was seen, and the targets."""
     import numpy as np
 
     from jaxgen.cli import sampling
@@ -105,16 +113,23 @@ def write(run: common.Run, average: object, args: argparse.Namespace, out: Path)
     if dim := dim or (guide.classes if guide else 0):
         classes = common.parse_classes(args.classes, dim)
         labels = sampling.class_labels(args.num, classes, ordered=True)
+        if measured and not args.classes:
+            labels = measured.own_labels(dim)
     elif args.classes:
         raise ValueError("--classes: this run has no classes")
     batch = sampling.inputs(
         run.plan, run.facts, args.num, labels=labels, source=run.held_out(), guide=guide
     )
     options = common.parse_options(args.option, dict(run.plan.sample.options))
-    sampler = sampling.Sampler(run.plan, run.mesh, min(args.batch, args.num), options, guide)
+    batch |= measured.batch if measured else {}
+    chunk = min(args.batch, args.num)
+    sampler = sampling.Sampler(run.plan, run.mesh, chunk, options, guide, measured)
     images = sampling.collect(sampler(average.params, batch, args.num, args.seed))
     facts = {"num": args.num, "seed": args.seed, **average.facts, **provenance.facts()}
     facts |= {"options": options, **(guide.facts if guide else {})}
+    if measured:
+        images |= measured.images
+        facts |= measured.facts | measured.scores(images["image"])
     if out.suffix == ".png":
         pictures.save_png(sampling.picture(images, args.columns), out)
         write_json(out.with_suffix(".json"), facts)

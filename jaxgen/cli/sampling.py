@@ -62,6 +62,7 @@ class Sampler:
 
     Args:
       chunk: images at a time. options: of the plan's sampler. guide: a guiding.Guide.
+      measured: an invert.Measured, whose rows are in the batch.
     Raises:
       ValueError: unknown options.
     """
@@ -73,6 +74,7 @@ class Sampler:
         chunk: int = 256,
         options: Mapping[str, Any] | None = None,
         guide: Any = None,
+        measured: Any = None,
     ):
         options = dict(options or {})
         unknown = sorted(set(options) - set(plan.sample.options))
@@ -88,7 +90,11 @@ class Sampler:
         self.guide = (put(guide.params), put(guide.frozen)) if guide else ()
 
         def draw(params: Any, keys: Any, batch: Any, frozen: Any, guide_weights: Any) -> dict:
-            steer = {"wrap": lambda d: guide.wrap(d, *guide_weights)} if guide else {}
+            def wrap(denoise: Callable) -> Callable:
+                guided = guide.wrap(denoise, *guide_weights) if guide else denoise
+                return measured.wrap(guided, batch[measured.ROWS]) if measured else guided
+
+            steer = {"wrap": wrap} if guide or measured else {}
             return dict(plan.sample.fn(params, keys, batch, frozen, **options, **steer))
 
         self.draw = jax.jit(

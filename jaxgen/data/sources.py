@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxgen.data import arrays, digits, folder, idx, named, photos, synthetic, tfds
+from jaxgen.data import arrays, digits, folder, idx, named, phantoms, photos, synthetic, tfds
 from jaxgen.data.source import Source, check
 
 
@@ -36,6 +36,7 @@ KINDS = {
     "sheets": Kind(arrays.load_sheets, "DIR", "tiled image sheets PREFIX_00.webp + labels.npz"),
     "tfds": Kind(tfds.load, "NAME", "a prepared tfds set (array_record; no TensorFlow)"),
     "tfds_dir": Kind(tfds.load_dir, "DIR", "a tfds folder, as `jaxgen data prepare` writes"),
+    "phantoms": Kind(phantoms.load, "", "tomography: random ellipses or Shepp-Logan, 2-D or 3-D"),
     "mixture2d": Kind(synthetic.load, "NAME", "2-D points: ring, grid or spiral"),
 }
 

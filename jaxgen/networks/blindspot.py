@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.common import params as parameters
-from jaxgen.networks.n2n_unet import double
+from jaxgen.networks.n2n_unet import double, pool
 from jaxgen.nn.layers import Conv, Dense, lrelu
 
 Cond = Mapping[str, jax.Array] | None
@@ -27,11 +27,6 @@ UP = ((2, 0), (1, 1))  # padding of a 3x3 window that ends in the centre's row
 def shift_down(x: jax.Array) -> jax.Array:
     """Each row of (b, h, w, c) becomes the one above it; the first is 0, the last is lost."""
     return jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-
-
-def pool(x: jax.Array, blind: bool) -> jax.Array:
-    """Maxima of 2x2 pixels; of a blind network those of the image shifted down by one row."""
-    return nn.max_pool(shift_down(x) if blind else x, (2, 2), (2, 2))
 
 
 def rotations(x: jax.Array) -> jax.Array:
@@ -99,7 +94,8 @@ class BlindSpot(nn.Module):
         skips = [x]
         x = self._conv(x, n, "enc_conv0")
         for i in range(1, self.depth + 1):
-            x = pool(self._conv(x, n, f"enc_conv{i}"), self.blind)
+            x = self._conv(x, n, f"enc_conv{i}")
+            x = pool(shift_down(x) if self.blind else x)
             skips.append(x)
         x = self._conv(x, n, f"enc_conv{self.depth + 1}")
         skips.pop()

@@ -63,9 +63,11 @@ def prior(out: jax.Array, c: int) -> Prior:
     """The prior of a network's maps (b, h, w, maps): the mean, then A by rows or its diagonal."""
     mean, rest = out[..., :c], out[..., c:]
     full = out.shape[-1] == maps(c, "full")
-    rows, columns = jnp.triu_indices(c) if full else (jnp.arange(c), jnp.arange(c))
-    root = jnp.zeros((*mean.shape, c), out.dtype).at[..., rows, columns].set(rest)
-    return Prior(mean, root)
+    kept = [(i, j) for i in range(c) for j in range(i, c if full else i + 1)]
+    entry = {at: rest[..., k] for k, at in enumerate(kept)}
+    zero = jnp.zeros_like(mean[..., 0])
+    rows = [jnp.stack([entry.get((i, j), zero) for j in range(c)], -1) for i in range(c)]
+    return Prior(mean, jnp.stack(rows, -2))
 
 
 def factor(s: jax.Array) -> list[list[jax.Array]]:

@@ -55,6 +55,12 @@ def tonemap(v: jax.Array) -> jax.Array:
     return (v / (1.0 + v)) ** (1.0 / 2.2)
 
 
+def check(norm: str) -> None:
+    """Raises for a norm that `regression` does not have."""
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+
+
 def regression(
     output: jax.Array,
     target: jax.Array,
@@ -72,8 +78,7 @@ def regression(
     Raises:
       ValueError: for another norm.
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+    check(norm)
     error = output - target
     if norm == "l0":
         error = (jnp.abs(error) + 1e-8) ** gamma

@@ -19,7 +19,7 @@ class Method(NamedTuple):
     """players: name -> init of their params. loss(params, x, keys, context) -> (b,), metrics.
 
     x: clean images, keys: those of the noise. restore(params, seen) -> image; it reads the level
-    of what was seen if `knows`. invariant: likewise but slow, for methods that have it.
+    of what was seen if `knows`.
     """
 
     players: Mapping[str, Init]
@@ -53,6 +53,7 @@ def _restorer(setup: Setup) -> tuple[dict[str, Init], Callable[[Any, Seen], jax.
 def _regression(objective: Callable[..., jax.Array]) -> Callable[[Setup], Method]:
     def build(setup: Setup) -> Method:
         players, restore = _restorer(setup)
+        noise2noise.check(setup.config.loss.norm)
 
         def loss(params, x, keys, context):
             f = lambda seen: restore(params, seen)

@@ -29,6 +29,7 @@ FACTS = {  # of the sources that configs name, so that no data is needed here
     "tfds:imagenet_resized/64x64": ((64, 64, 3), "class", 1000, 1_281_167),
     "npz:imagenet512_moments.npz?dtype=float32": ((64, 64, 8), "class", 1000, 1_281_167),
     "folder:photos": ((32, 32, 3), "class", 10, 50_000),
+    "phantoms": ((64, 64, 1), "none", 0, 1000),
     "photos?grey=1": ((128, 128, 1), "none", 0, 45),
     "tfds:imagenet_resized/32x32": ((32, 32, 3), "class", 1000, 1_281_167),
     "tfds_dir:ffhq256": ((256, 256, 3), "none", 0, 70_000),
