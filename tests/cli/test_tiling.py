@@ -64,7 +64,7 @@ def test_too_small_an_overlap_is_seen():
 
 def test_one_program_for_all_sizes():
     tiles, _ = tiler(NET, tile=16, overlap=8)
-    for h, w in ((53, 71), (9, 40), (16, 16), (100, 2)):
+    for h, w in ((53, 71), (9, 40), (16, 16), (100, 2), (1, 1)):
         assert tiles(np.zeros((1, h, w, 1), np.float32)).shape == (1, h, w, 1)
     assert tiles.blind._cache_size() == 1
 
