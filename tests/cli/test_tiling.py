@@ -69,6 +69,15 @@ def test_one_program_for_all_sizes():
     assert tiles.blind._cache_size() == 1
 
 
+def test_several_tiles_a_device_change_nothing():
+    """Two programs, of one tile a device and of three; chunks are filled up and cut."""
+    x = np.random.default_rng(0).normal(size=(1, 90, 80, 1)).astype(np.float32)
+    tiles, whole = tiler(NET, tile=16, overlap=8, per_device=3)
+    np.testing.assert_allclose(tiles(x), whole(x), atol=1e-5)
+    np.testing.assert_allclose(tiles(x[:, :16, :20]), whole(x[:, :16, :20]), atol=1e-5)
+    assert tiles.blind._cache_size() == 2
+
+
 def test_no_tiles_is_the_whole():
     x = np.random.default_rng(0).normal(size=(3, 13, 10, 1)).astype(np.float32)
     tiles, whole = tiler(NET, tile=0)
