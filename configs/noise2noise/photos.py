@@ -39,10 +39,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.model.last_features = (64, 32)
     if args.small:
         c.data.crop = 64
-        c.images = "6k"
+        c.images = "4k"
         c.log_every = "1k"
-        c.checkpoint_every = "6k"
-        c.snapshot_every = "2k"
+        c.checkpoint_every = "4k"
+        c.snapshot_every = "1k"
         c.optimizer.lr = 2e-3
         c.model.features = 16
         c.model.depth = 2

@@ -112,12 +112,12 @@ def figure(e: common.Experiment, each: dict[Any, list[restore.Result]], folder: 
     """Decibels of every photo of Set12; one of them clean, noisy and restored."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 2, figsize=(14, 4.2), layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
     for (name, noise, seed, tile), found in each.items():
         if name == "set12":
             label = f"{noise}, seed {seed}, {f'tiles of {tile}' if tile else 'no tiles'}"
             numbers = [Path(r.name).stem for r in found]
-            axes[0].plot(numbers, [r.psnr for r in found], "o-", ms=4, lw=0.7, label=label)
+            axes[0].plot(numbers, [r.psnr for r in found], "o", ms=4, alpha=0.7, label=label)
     if not e.debug:
         axes[0].axhline(PUBLISHED["set12"], color="k", ls=":", label="published mean")
     axes[0].set(xlabel="photo of Set12", ylabel="PSNR, dB")
@@ -127,8 +127,8 @@ def figure(e: common.Experiment, each: dict[Any, list[restore.Result]], folder: 
     flags = f"gaussian,sigma={SIGMA},seed={e.seed}"
     noisy = np.clip(restore.Noise(flags)(last.name, clean) * 127.5 + 127.5, 0, 255)
     done = photo_files.read(e.workdir / f"set12-{e.seed}-256" / last.name).pixels
-    top, left = (max(n // 2 - 100, 0) for n in clean.shape[:2])
-    cut = lambda x: x[top : top + 200, left : left + 200, 0]
+    top, left = (max(n // 2 - 72, 0) for n in clean.shape[:2])
+    cut = lambda x: x[top : top + 144, left : left + 144, 0]
     axes[1].imshow(np.concatenate([cut(x) for x in (clean, noisy, done)], 1), cmap="gray")
     axes[1].set(title="clean, noisy, restored", xticks=[], yticks=[])
     e.save(fig)

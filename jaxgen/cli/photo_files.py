@@ -45,13 +45,15 @@ KEPT = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zs
 class Photo(NamedTuple):
     """A photo: pixels (h, w, 1 or 3) and alpha (h, w) or None, uint8 and upright.
 
-    orientation: EXIF's, 1 to 8. how: the keywords of Pillow's `save` that keep the rest.
+    orientation: EXIF's, 1 to 8. how: the keywords of Pillow's `save` that keep the rest. pages: in
+    the file, of which this is the first; cameras put previews beside a JPEG.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
     orientation: int
     how: Mapping[str, Any]
+    pages: int = 1
 
 
 def jobs(source: str | Path, out: str | Path) -> tuple[list[tuple[str, Path, Path]], int]:
@@ -117,7 +119,7 @@ def read(path: Path) -> Photo:
             how = _how(image, exif, data)
             image.load()
             opaque, with_alpha = MODES[image.mode]
-            clear = image.has_transparency_data
+            clear, pages = image.has_transparency_data, getattr(image, "n_frames", 1)
             array = np.asarray(image.convert(with_alpha if clear else opaque))
             tiff = image.format == "TIFF"
     except FileNotFoundError:
@@ -130,7 +132,7 @@ def read(path: Path) -> Photo:
     array = array.reshape(*array.shape[:2], -1)
     array = array if tiff else TURNS[orientation](array)
     alpha = array[..., -1] if clear else None
-    return Photo(array[..., :-1] if clear else array, alpha, orientation, how)
+    return Photo(array[..., :-1] if clear else array, alpha, orientation, how, pages)
 
 
 def _check(image: Any) -> None:

@@ -90,6 +90,8 @@ def restore_all(args: argparse.Namespace) -> Iterator[Result]:
     for name, source, target in jobs:
         try:
             photo = photo_files.read(source)
+            if photo.pages > 1:
+                restorer.note("of a JPEG of several pictures, the first is kept", name)
             clean = None
             if args.reference:
                 clean = reference(Path(args.reference), name, photo.pixels.shape)

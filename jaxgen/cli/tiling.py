@@ -65,7 +65,7 @@ class Tiler:
       params: its weights. tile: side of a tile; 0 takes each image whole and compiles for each
         size. multiple: of pixels by which tiles may be moved without changing what the network
         makes of them (the period of its pooling).
-      per_device: tiles at a time.
+      per_device: tiles at a time; one, for photos of no more tiles than there are devices.
     Raises:
       ValueError: sizes that do not fit.
     """
@@ -123,12 +123,13 @@ class Tiler:
 
     def _restored(self, tiles: list[np.ndarray], level: float | None) -> Iterator[np.ndarray]:
         """The tiles, restored; the last chunk is filled up with tiles of the beginning."""
-        for start in range(0, len(tiles), self.chunk):
-            part = [tiles[i % len(tiles)] for i in range(start, start + self.chunk)]
+        chunk = self.chunk if len(tiles) > self.mesh.size else self.mesh.size
+        for start in range(0, len(tiles), chunk):
+            part = [tiles[i % len(tiles)] for i in range(start, start + chunk)]
             part = jax.device_put(np.stack(part), self.rows)
             if level is None:
                 done = self.blind(self.params, part)
             else:
-                levels = np.full(self.chunk, level, np.float32)
+                levels = np.full(chunk, level, np.float32)
                 done = self.known(self.params, part, jax.device_put(levels, self.rows))
             yield from jax.device_get(done)[: len(tiles) - start]

@@ -120,6 +120,16 @@ def test_another_format(tmp_path):
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
 
 
+def test_of_a_jpeg_with_a_preview_the_first_picture_is_read(tmp_path):
+    """Cameras write such files; their pages are told, since the others are not kept."""
+    first, second = Image.new("RGB", (8, 6), (200, 10, 10)), Image.new("RGB", (4, 3))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    photo = photo_files.read(tmp_path / "a.jpg")
+    assert photo.pages == 2 and photo.pixels.shape == (6, 8, 3)
+    photo_files.write(tmp_path / "b.jpg", photo, photo.pixels)
+    assert photo_files.read(tmp_path / "b.jpg").pages == 1
+
+
 def deep_png():
     """A PNG of 16 bits a colour, which Pillow cuts to 8 without a word."""
     part = lambda t, d: struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d))

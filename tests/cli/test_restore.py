@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import denoisers
+from configs.edm import digits as edm_digits
 from jaxgen.__main__ import main
-from jaxgen.cli import restore
+from jaxgen.cli import common, restore
 from jaxgen.common import rng, units
 from jaxgen.interop import dncnn
+from jaxgen.train import snapshot, state
+from jaxgen.train.store import Store, write_json
 
 TILES = ("--tile", "32", "--overlap", "16")
 
@@ -220,6 +224,52 @@ def test_refusals(runs, tmp_path, capsys, case):
     out = tmp_path / "out"
     text = call(capsys, tmp_path / source, "--workdir", runs[1], "--out", out, *flags, code=2)
     assert match in text and not out.exists()
+
+
+@pytest.fixture(scope="module")
+def informed(tmp_path_factory):
+    """A run whose method reads the noise level: a small blind-spot network, not trained."""
+    folder = tmp_path_factory.mktemp("informed")
+    config = denoisers.base("digits", "blindspot")
+    config.model = {"network": "blindspot", "features": (2, 3), "depth": 1}
+    config.averages.power = ()
+    config.average = "ema"
+    facts = {"name": "x", "shape": (8, 8, 1), "label_kind": "none", "label_dim": 0, "length": 9}
+    write_json(folder / "config.json", {"config": config.to_dict(), "facts": facts})
+    run = common.Run.open(folder)
+    params = {n: p.init(jax.random.key(0)) for n, p in run.plan.players.items()}
+    end = state.TrainState(None, {}, {}, {}, {"ema": params}, {})
+    with Store(folder / "snapshots") as store:
+        snapshot.save(store, run.plan, end, 0, "float32", {})
+    return folder
+
+
+def test_a_level_is_wanted_and_used(informed, tmp_path, capsys):
+    a = photo(tmp_path / "a.png", 16, 16)
+    flags = ["--workdir", informed, "--tile", 0, "--out", tmp_path / "b.png"]
+    text = call(capsys, tmp_path / "a.png", *flags, code=2)
+    assert "needs the noise level of each image, (b,) (--sigma)" in text
+    run = common.Run.open(informed)
+    restore_fn = run.plan.exports["restore"].fn(run.average(None).params, {})
+    found = {}
+    for sigma in (10.0, 50.0):
+        call(capsys, tmp_path / "a.png", *flags, "--sigma", sigma)
+        found[sigma] = pixels_of(tmp_path / "b.png")
+        x = units.from_uint8(jnp.asarray(a))[None]
+        want = units.to_uint8(jax.jit(restore_fn)(x, jnp.full((1,), sigma))[0])
+        assert np.abs(found[sigma] - want).max() <= 1
+    assert np.abs(found[10.0] - found[50.0]).max() > 2
+
+
+def test_a_run_that_restores_nothing(informed, tmp_path, capsys):
+    photo(tmp_path / "a.png", 16, 16)
+    saved = common.read_saved(informed)
+    config = edm_digits.get_config("debug").to_dict()
+    facts = {**saved["facts"], "class_names": None}
+    write_json(tmp_path / "run" / "config.json", {"config": config, "facts": facts})
+    flags = ["--workdir", tmp_path / "run", "--out", tmp_path / "b.png"]
+    text = call(capsys, tmp_path / "a.png", *flags, code=2)
+    assert "recipe 'edm' restores no photos" in text
 
 
 @pytest.mark.slow

@@ -64,9 +64,18 @@ def test_too_small_an_overlap_is_seen():
 
 def test_one_program_for_all_sizes():
     tiles, _ = tiler(NET, tile=16, overlap=8)
-    for h, w in ((53, 71), (9, 40), (16, 16), (100, 2)):
+    for h, w in ((53, 71), (9, 40), (16, 16), (100, 2), (1, 1)):
         assert tiles(np.zeros((1, h, w, 1), np.float32)).shape == (1, h, w, 1)
     assert tiles.blind._cache_size() == 1
+
+
+def test_several_tiles_a_device_change_nothing():
+    """Two programs, of one tile a device and of three; chunks are filled up and cut."""
+    x = np.random.default_rng(0).normal(size=(1, 90, 80, 1)).astype(np.float32)
+    tiles, whole = tiler(NET, tile=16, overlap=8, per_device=3)
+    np.testing.assert_allclose(tiles(x), whole(x), atol=1e-5)
+    np.testing.assert_allclose(tiles(x[:, :16, :20]), whole(x[:, :16, :20]), atol=1e-5)
+    assert tiles.blind._cache_size() == 2
 
 
 def test_no_tiles_is_the_whole():
