@@ -41,7 +41,7 @@ LOSSES = {"supervised": measured.supervised, "from measurements": measured.loss}
 STEERING = {
     "prior, pigdm": {"method": "pigdm", "sigma_data": 0.75},
     "prior, tweedie": {"method": "tweedie", "iterations": 5},
-    "prior, dps": {"method": "dps", "zeta": 5.0},
+    "prior, dps": {"method": "dps", "zeta": 2.0},
 }
 BATCH = 64
 
@@ -94,7 +94,7 @@ def sampler(e: common.Experiment, prior: Path, operator: Any, how: dict[str, Any
     run = cli.Run.open(prior)
     export = run.plan.exports["denoise"]
     params = run.average(None, None, export.players).params
-    levels = grids.edm(e.pick(12, 24, 2))
+    levels = grids.edm(e.pick(18, 24, 2))
     shape = tuple(run.facts["shape"])
 
     def draw(params: Any, keys: jax.Array, y: jax.Array) -> jax.Array:
