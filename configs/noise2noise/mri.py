@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.model.last_features = (64, 32)
     if args.small:
         c.images = "8k"
+        c.batch = 8
         c.log_every = "1k"
         c.checkpoint_every = "8k"
         c.snapshot_every = "4k"

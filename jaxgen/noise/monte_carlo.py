@@ -1,4 +1,4 @@
-"""Monte Carlo: the long-tailed noise of path-traced images (arXiv:1803.04189, 3.4).
+"""Monte Carlo: the long-tailed noise of path-traced images (arXiv:1803.04189, 3.3).
 
 A model of it: x01 = (x + 1) / 2 is read as linear radiance, and a pixel is the mean of `spp`
 paths. Each finds the light with probability `hit`, and then brings x01 / hit times a long-tailed e:

@@ -53,14 +53,14 @@ def test_corrupt_is_a_level_with_one_half_of_the_key_and_the_noise_with_the_othe
 
 def test_poisson_has_the_mean_and_the_variance_of_counts():
     lam = 20.0
-    y01 = (draws("poisson", 2000, lam=lam) + 1) / 2
+    y01 = (draws("poisson", 500, lam=lam) + 1) / 2
     x01 = (RAMP.astype(np.float64) + 1) / 2
     counts = y01 * lam
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)
-    tolerance = 5 * np.sqrt(x01 / lam / 2000) + 1e-9
+    tolerance = 5 * np.sqrt(x01 / lam / 500) + 1e-9
     assert np.all(np.abs(y01.mean(0) - x01) < tolerance)
     rows = y01.transpose(1, 0, 2, 3).reshape(16, -1)  # each row of the ramp has one value
-    np.testing.assert_allclose(rows.var(1), x01[:, 0, 0] / lam, rtol=0.03)
+    np.testing.assert_allclose(rows.var(1), x01[:, 0, 0] / lam, rtol=0.05)
     assert y01.max() > 1.2  # not clipped
 
 
