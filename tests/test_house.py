@@ -45,8 +45,11 @@ MAY_IMPORT = {  # docs/architecture.md has the same table
 IDEAS = ("networks", "nn", "noise", "objectives", "samplers", "averaging", "metrics")
 PLUMBING = {  # files beside ideas that stand on no paper
     "metrics/classifier.py",
+    "metrics/distances.py",
     "metrics/evaluate.py",
     "metrics/moments.py",
+    "metrics/neighbours.py",
+    "metrics/reference.py",
     "metrics/nets.py",
     "metrics/stream.py",
 }

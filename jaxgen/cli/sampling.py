@@ -96,11 +96,19 @@ class Sampler:
         )
 
     def __call__(
-        self, params: Mapping[str, Any], batch: Mapping[str, np.ndarray], num: int, seed: int
+        self,
+        params: Mapping[str, Any],
+        batch: Mapping[str, np.ndarray],
+        num: int,
+        seed: int,
+        first: int = 0,
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Chunks of images 0..num-1 by name, float32 in [-1, 1]; batch: rows as from `inputs`."""
+        """Chunks of images first..first+num-1 by name, float32 in [-1, 1].
+
+        batch: their rows, as from `inputs`.
+        """
         params = jax.device_put(dict(params), meshes.replicated(self.mesh))
-        rows = {"keys": rng.seed_keys(seed, np.arange(num)), "batch": dict(batch)}
+        rows = {"keys": rng.seed_keys(seed, np.arange(first, first + num)), "batch": dict(batch)}
         call = lambda r: self.draw(params, r["keys"], r["batch"], self.frozen, self.guide)
         return in_chunks(call, rows, num, self.mesh, self.chunk)
 

@@ -4,39 +4,95 @@
 
 With centred features X (n, d), Y (m, d) the last trace is the nuclear norm (the sum of the singular
 values) of X Y^T / sqrt((n-1)(m-1)): exact for any rank, and C1 C2 is never formed, whose square
-root loses half the digits when a set has fewer samples than dimensions. Everything is float64 on
-the host and covariances are unbiased (n - 1).
+root loses half the digits when a set has fewer samples than dimensions. X may be replaced by any R
+with R^T R = C, which has d rows where n > d. Everything is float64 on the host, and real; what
+rounding makes negative is 0. The estimate is biased: it falls with the number of samples
+(`frechet_infinity`).
 """
+
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxgen.metrics.moments import as_pair
+from jaxgen.metrics.moments import Moments, as_features, check_widths
+
+TRUSTED = 1e-9  # smallest pivot of a Cholesky factor, of the largest, squared
 
 
-def frechet(x: ArrayLike, y: ArrayLike) -> float:
+class Gaussian(NamedTuple):
+    """mean (d,), root (r, d) with root^T root the covariance, and the number of samples."""
+
+    mean: np.ndarray
+    root: np.ndarray
+    count: int
+
+
+def frechet(x: ArrayLike | Moments, y: ArrayLike | Moments, *, ddof: int = 1) -> float:
     """The Frechet distance (squared, as is usual) of two sets of features.
 
     Args:
-      x: features (n, d), n >= 2.
-      y: features (m, d), m >= 2.
+      x: features (n, d), n >= 2, or their moments. y: (m, d) likewise.
+      ddof: covariances are divided by n - ddof: 1, unbiased, or 0.
     Returns:
-      d^2 >= 0 up to float64 rounding (about 1e-15 of the traces).
+      d^2 >= 0, exact up to float64 rounding (about 1e-15 of the traces) for features.
     Raises:
       ValueError: for sets that are not (n, d) with equal d, too small, or not finite.
+    Warns:
+      RuntimeWarning: fewer samples than dimensions.
     Source: arXiv:1706.08500, Eq. 6.
     """
-    x, y = as_pair(x, y)
-    shift = x.mean(0) - y.mean(0)
-    x, y = _root(x), _root(y)
-    traces = np.sum(x * x) + np.sum(y * y)
-    return float(shift @ shift + traces - 2.0 * np.linalg.svd(x @ y.T, compute_uv=False).sum())
+    one, two = fit(x, "x", ddof), fit(y, "y", ddof)
+    check_widths(len(one.mean), len(two.mean))
+    n, d = min(one.count, two.count), len(one.mean)
+    if n < d:
+        warnings.warn(
+            f"a Frechet distance of {n} samples in {d} dimensions is far above that of many; "
+            "frechet_infinity tells how far, the kernel distance has no such bias",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return between(one, two)
 
 
-def _root(x: np.ndarray) -> np.ndarray:
-    """R (min(n, d), d) with R^T R = cov(x): the centred set, or its triangular factor if n > d."""
-    x = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x
+def fit(x: ArrayLike | Moments, name: str = "x", ddof: int = 1) -> Gaussian:
+    """The Gaussian of features (n, d), or of moments.
+
+    Of moments the root is that of their covariance, of which directions without variance are known
+    to about 1e-8 of the largest deviation.
+    """
+    if isinstance(x, Moments):
+        factor = (x.count - 1) / (x.count - ddof)
+        return Gaussian(x.mean, _symmetric_root(x.cov * factor), x.count)
+    x = as_features(x, name)
+    n, d = x.shape
+    mean = x.mean(0)
+    centred = (x - mean) / np.sqrt(n - ddof)
+    return Gaussian(mean, _triangle(centred) if n > d else centred, n)
+
+
+def between(one: Gaussian, two: Gaussian) -> float:
+    """The distance of two Gaussians."""
+    shift = one.mean - two.mean
+    traces = np.sum(one.root * one.root) + np.sum(two.root * two.root)
+    cross = np.linalg.svd(one.root @ two.root.T, compute_uv=False).sum()
+    return max(float(shift @ shift + traces - 2.0 * cross), 0.0)
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    """R (d, d) with R^T R = x^T x: Cholesky's, or the slower one that needs no condition."""
+    try:
+        root = np.linalg.cholesky(x.T @ x).T
+    except np.linalg.LinAlgError:
+        return np.linalg.qr(x, mode="r")
+    pivots = np.square(np.diagonal(root))
+    return root if pivots.min() > TRUSTED * pivots.max() else np.linalg.qr(x, mode="r")
+
+
+def _symmetric_root(cov: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(cov)
+    return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
 
 
 def frechet_from_moments(mu1: ArrayLike, cov1: ArrayLike, mu2: ArrayLike, cov2: ArrayLike) -> float:
@@ -52,9 +108,11 @@ def frechet_from_moments(mu1: ArrayLike, cov1: ArrayLike, mu2: ArrayLike, cov2: 
             "moments must be means (d,) and covariances (d, d) of one width, got "
             f"{mu1.shape}, {cov1.shape} and {mu2.shape}, {cov2.shape}"
         )
+    if bad := [n for n, a in enumerate((mu1, cov1, mu2, cov2)) if not np.isfinite(a).all()]:
+        raise ValueError(f"moments of set {bad[0] // 2 + 1} are not finite; look at its images")
     values, vectors = np.linalg.eigh(cov1)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     inner = np.linalg.eigvalsh(root @ cov2 @ root)
     cross = np.sqrt(np.maximum(inner, 0.0)).sum()
     shift = mu1 - mu2
-    return float(shift @ shift + np.trace(cov1) + np.trace(cov2) - 2.0 * cross)
+    return max(float(shift @ shift + np.trace(cov1) + np.trace(cov2) - 2.0 * cross), 0.0)

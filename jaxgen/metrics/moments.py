@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def as_features(x: ArrayLike, name: str = "features", least: int = 2) -> np.ndarray:
-    """Float64 (n, d) on the host.
+def as_features(
+    x: ArrayLike, name: str = "features", least: int = 2, exact: bool = True
+) -> np.ndarray:
+    """Float64 (n, d) on the host; float32 stays what it is if not `exact`.
 
     Raises:
       ValueError: when it is not two-dimensional, has fewer than `least` rows, or is not finite.
     """
-    x = np.asarray(x, np.float64)
+    x = np.asarray(x)
+    if exact or x.dtype != np.float32:
+        x = np.asarray(x, np.float64)
     if x.ndim != 2:
         raise ValueError(f"{name} must be features (n, d), got shape {x.shape}")
     if len(x) < least:
@@ -33,16 +37,21 @@ def as_features(x: ArrayLike, name: str = "features", least: int = 2) -> np.ndar
 
 
 def as_pair(
-    x: ArrayLike, y: ArrayLike, x_name: str = "x", y_name: str = "y"
+    x: ArrayLike, y: ArrayLike, x_name: str = "x", y_name: str = "y", exact: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two sets (n, d), (m, d) by `as_features`, of equal width."""
-    x, y = as_features(x, x_name), as_features(y, y_name)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"{x_name} and {y_name} must be features of one width, got {x.shape[1]} and "
-            f"{y.shape[1]}; compute both with the same feature net"
-        )
+    x, y = as_features(x, x_name, exact=exact), as_features(y, y_name, exact=exact)
+    check_widths(x.shape[1], y.shape[1], x_name, y_name)
     return x, y
+
+
+def check_widths(x: int, y: int, x_name: str = "x", y_name: str = "y") -> None:
+    """Raises ValueError unless both sets have one width."""
+    if x != y:
+        raise ValueError(
+            f"{x_name} and {y_name} must be features of one width, got {x} and {y}; compute both "
+            "with the same feature net"
+        )
 
 
 class Moments:

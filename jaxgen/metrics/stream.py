@@ -2,7 +2,8 @@
 
 Every batch is cut to one fixed size (one compilation), its rows spread over the mesh, the last one
 padded and the padding dropped, so the numbers do not depend on batch sizes or the device count.
-With several processes each one streams its own rows over its own devices; merge their moments.
+With several processes each one streams its own rows (`share`) over its own devices, and `joined`
+gives every one what all have found.
 """
 
 import dataclasses
@@ -41,18 +42,67 @@ def moments(
     net: FeatureNet, batches: Iterable[Any], mesh: Mesh | None = None, batch: int = 256
 ) -> Moments:
     """Float64 moments of the same features, which are not kept: for sets too large to hold."""
-    total = None
+    total, held, count = None, [], 0
     for part in _parts(net, batches, mesh, batch):
-        total = (total or Moments(part.shape[1])).update(part)
+        total = total or Moments(part.shape[1])
+        held, count = [*held, part], count + len(part)
+        if count >= part.shape[1]:  # a merge costs as much as so many rows
+            total.update(np.concatenate(held))
+            held, count = [], 0
     if total is None:
         raise ValueError(f"no images to compute {net.name} moments of; the batches were empty")
+    return total.update(np.concatenate(held)) if held else total
+
+
+def local(mesh: Mesh | None = None) -> Mesh:
+    """The part of a mesh that is this process's; None: all its devices."""
+    return make_mesh(devices=jax.local_devices() if mesh is None else list(mesh.local_devices))
+
+
+def share(num: int) -> slice:
+    """The rows of 0..num-1 that are this process's, in order of processes."""
+    p, n = jax.process_index(), jax.process_count()
+    return slice(p * num // n, (p + 1) * num // n)
+
+
+def joined(found: np.ndarray | Moments) -> np.ndarray | Moments:
+    """Rows (n, ...) or moments of all processes, in their order; every process must call it."""
+    if jax.process_count() == 1:
+        return found
+    if isinstance(found, np.ndarray):
+        return np.concatenate(_of_all(found))
+    dim, total = len(found.mean), Moments(len(found.mean))
+    packed = np.concatenate([[found.count], found.mean, found.scatter.reshape(-1)])
+    for other in _of_all(packed):
+        part = Moments(dim)
+        part.count, part.mean = int(other[0]), other[1 : 1 + dim]
+        part.scatter = other[1 + dim :].reshape(dim, dim)
+        total.merge(part)
     return total
+
+
+def agreed(yes: bool) -> bool:
+    """Whether it is so on all processes; every process must call it."""
+    return bool(np.concatenate(_of_all(np.array([yes]))).all()) if jax.process_count() > 1 else yes
+
+
+def _of_all(x: np.ndarray) -> list[np.ndarray]:
+    """The arrays (n, ...) of all processes, as bytes: JAX would make float64 float32."""
+    from jax.experimental import multihost_utils
+
+    counts = multihost_utils.process_allgather(np.array([len(x)], np.int32)).reshape(-1)
+    rows = np.zeros((int(counts.max()), *x.shape[1:]), x.dtype)
+    rows[: len(x)] = x
+    sent = np.frombuffer(rows.tobytes(), np.uint8)
+    got = np.asarray(multihost_utils.process_allgather(sent)).reshape(len(counts), -1)
+    arrays = [np.frombuffer(g.tobytes(), x.dtype).reshape(rows.shape) for g in got]
+    return [a[:n] for a, n in zip(arrays, counts)]
 
 
 def _parts(
     net: FeatureNet, batches: Iterable[Any], mesh: Mesh | None, batch: int
 ) -> Iterator[np.ndarray]:
-    mesh = make_mesh(devices=jax.local_devices() if mesh is None else list(mesh.local_devices))
+    mesh = local(mesh)
     batch = -(-batch // mesh.size) * mesh.size
     placed = dataclasses.replace(net, params=jax.device_put(net.params, replicated(mesh)))
     waiting = None

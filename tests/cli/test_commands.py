@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen.__main__ import main
 from jaxgen.cli import common
-from jaxgen.data import sources
+from jaxgen.data import source, sources
 from jaxgen.metrics import features, frechet
 
 CONFIG = "configs/edm2/digits.py:debug"
@@ -129,16 +129,19 @@ def test_evaluate_names_everything(run, capsys):
     assert {"name", "resizer"} <= found["feature_net"].keys()
 
 
-def test_evaluate_takes_the_first_real_images(run, capsys):
-    """More of them than a chunk, less than all; the distance is that of their features."""
+def test_evaluate_takes_real_images_of_every_class(run, capsys):
+    """Less than all: of each class its share; the distance is that of their features."""
     args = ["--workdir", run, "--metrics", "frechet", "--num", 30]
-    call(capsys, "evaluate", *args, "--num_real", 300)
+    text = call(capsys, "evaluate", *args, "--num_real", 300)
+    assert "30 and 300 samples are few for a Frechet distance in 64 dimensions" in text
     (path,) = (run / "evaluations").glob("*300real.json")
     found = json.loads(path.read_text())
     assert found["num_real"] == 300
     net = features.load("digits-classifier")
-    of = lambda split: np.asarray(net(sources.load("digits", split).arrays[0][:300]))
-    want = frechet.frechet(of("test")[:30], of("train"))
+    chosen = lambda split, n: source.limited(sources.load("digits", split), n).arrays
+    images, labels = chosen("train", 300)
+    assert np.ptp(np.bincount(labels)) <= 3
+    want = frechet.frechet(net(chosen("test", 30)[0]), net(images))
     np.testing.assert_allclose(found["floor"]["frechet@digits-classifier"], want, rtol=1e-4)
     for wrong in (1, 1201):
         text = call(capsys, "evaluate", *args, "--num_real", wrong, code=2)

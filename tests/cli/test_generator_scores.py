@@ -7,6 +7,7 @@ import toy_styles as toy
 
 from jaxgen.__main__ import main
 from jaxgen.cli import common, styles
+from jaxgen.data.source import ArraySource
 from jaxgen.metrics import evaluate, perceptual_path
 
 
@@ -103,17 +104,9 @@ def test_mistakes_are_told_early(run, tmp_path, capsys, flags, text):
 
 def test_a_sweep_of_truncation_is_the_command_repeated(run, tmp_path, capsys, monkeypatch):
     """Precision and recall over psi: each value has its own file."""
-    rng = np.random.default_rng(0)
-    real = [{"image": rng.integers(0, 256, (8, 8, 1)).astype("u1")} for _ in range(20)]
-
-    class Source(list):
-        name, shape = "digits", (8, 8, 1)
-
-    monkeypatch.setattr(common, "load_source", lambda spec, split: Source(real))
-    monkeypatch.setattr(
-        "jaxgen.data.pipeline.epoch",
-        lambda source, batch: iter([{"image": np.stack([r["image"] for r in source])}]),
-    )
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    real = ArraySource(images, name="digits")
+    monkeypatch.setattr(common, "load_source", lambda spec, split: real)
     score = ["evaluate", "--workdir", "toy", "--metrics", "precision_recall", "--num", 12]
     for psi in (0.25, 1.0):
         call(capsys, *score, "--option", f"psi={psi}")
