@@ -91,12 +91,13 @@ def read_target(path: str, shape: tuple[int, int, int]) -> Any:
 
 def net_of(run: common.Run, name: str | None) -> Any:
     """The feature net by its name, or the run's."""
+    from jaxgen.cli import nets
     from jaxgen.metrics import features
 
     name = name or run.config.features
     if name == "auto":
         name = features.default_for(run.facts["name"], tuple(run.facts["shape"]))
-    return features.load(name)
+    return nets.open_net(name)
 
 
 class Search:

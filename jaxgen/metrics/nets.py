@@ -64,7 +64,7 @@ def take(
     expected: Mapping[str, Sequence[int]],
     ignore: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """The expected arrays in float64, when a file holds them and nothing that is not understood.
+    """The expected arrays in float32, when a file holds them and nothing that is not understood.
 
     Args:
       what: the net's name, for errors. arrays: name -> numbers. expected: name -> shape. ignore:
@@ -89,7 +89,7 @@ def take(
             f"these are no weights of {what}: it has {len(expected)} arrays ({_few(expected)}), "
             f"the file has {len(arrays)} ({_few(arrays)})\n  " + "\n  ".join(lines)
         )
-    found = {n: np.asarray(arrays[n], np.float64) for n in expected}
+    found = {n: np.asarray(arrays[n], np.float32) for n in expected}
     if bad := [n for n, x in found.items() if not np.isfinite(x).all()]:
         raise ValueError(f"NaN or infinity in {_few(bad)}: the weights of {what} are damaged")
     return found
@@ -113,9 +113,10 @@ def fold(arrays: Arrays, conv: str, norm: str, eps: float) -> tuple[np.ndarray, 
 
     The arrays are PyTorch's: <conv>.weight (o, c, h, w), <norm>.weight, bias, running_mean, _var.
     """
-    gain = arrays[f"{norm}.weight"] / np.sqrt(arrays[f"{norm}.running_var"] + eps)
-    kernel = hwio(arrays[f"{conv}.weight"]) * gain
-    return kernel, arrays[f"{norm}.bias"] - arrays[f"{norm}.running_mean"] * gain
+    names = [f"{norm}.{n}" for n in ("weight", "bias", "running_mean", "running_var")]
+    gain, bias, mean, var = (np.asarray(arrays[n], np.float64) for n in names)
+    gain = gain / np.sqrt(var + eps)
+    return hwio(arrays[f"{conv}.weight"]) * gain, bias - mean * gain
 
 
 def norm_shapes(conv: str, norm: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -127,6 +128,11 @@ def norm_shapes(conv: str, norm: str, shape: tuple[int, ...]) -> dict[str, tuple
 def hwio(w: np.ndarray) -> np.ndarray:
     """A kernel (o, c, h, w) as (h, w, c, o)."""
     return w.transpose(2, 3, 1, 0)
+
+
+def from_chw(w: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A matrix (o, c * h * w) that reads images (c, h, w) as one that reads them (h, w, c)."""
+    return w.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(len(w), -1)
 
 
 def float32(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -54,8 +54,8 @@ def convert(arrays: Arrays) -> dict[str, np.ndarray]:
     params = trunk(found, "features.")
     for i in DENSE:
         w = found[f"classifier.{i}.weight"]
-        if i == 0:  # it reads (c, h, w), and images here are (h, w, c)
-            w = w.reshape(-1, 512, 7, 7).transpose(0, 2, 3, 1).reshape(len(w), -1)
+        if i == 0:
+            w = nets.from_chw(w, (512, 7, 7))
         params |= {f"dense{i}.w": w.T, f"dense{i}.b": found[f"classifier.{i}.bias"]}
     return nets.float32(params)
 

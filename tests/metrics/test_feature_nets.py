@@ -28,8 +28,14 @@ def test_folding_a_batch_norm():
     plain = np.asarray(nets.conv(x, nets.hwio(arrays["c.weight"])), np.float64)
     normed = (plain - arrays["n.running_mean"]) / np.sqrt(arrays["n.running_var"] + 1e-3)
     want = normed * arrays["n.weight"] + arrays["n.bias"]
-    w, b = nets.fold({n: np.float64(a) for n, a in arrays.items()}, "c", "n", 1e-3)
+    w, b = nets.fold(arrays, "c", "n", 1e-3)
     np.testing.assert_allclose(nets.conv(x, np.float32(w)) + b, want, atol=1e-5)
+
+
+def test_dense_layers_that_read_channels_first():
+    x, w = draw((2, 3, 4, 5)), draw((6, 60))
+    want = x.transpose(0, 3, 1, 2).reshape(2, -1) @ w.T
+    np.testing.assert_allclose(x.reshape(2, -1) @ nets.from_chw(w, (5, 3, 4)).T, want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("k,stride,hw", [(3, 1, (5, 6)), (3, 2, (6, 7)), (5, 2, (8, 5))])
