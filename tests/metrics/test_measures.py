@@ -260,3 +260,21 @@ def test_settings_of_libraries(name):
     real, fake = gauss(0, 40, 3), gauss(1, 40, 3)
     got = evaluate.compare(fake, real, ["frechet"], net_name="n", settings=settings)
     assert got["frechet@n"] == frechet(fake, real, ddof=protocol.ddof)
+
+
+def test_lpips_diversity_is_of_squared_differences_of_the_net():
+    class Lpips:
+        name = "lpips"
+
+        def __call__(self, images):
+            return images.reshape(len(images), -1).astype(np.float64)
+
+    images = np.random.default_rng(0).integers(0, 2, (30, 2, 2, 1), np.uint8)
+    got = evaluate.compare(
+        images.reshape(30, -1), images, ["lpips_diversity"], net_name="lpips", net=Lpips(),
+        images=images, settings=evaluate.Settings(pairs=3000),
+    )  # fmt: skip
+    flat = images.reshape(30, -1).astype(float)
+    exact = np.square(flat[:, None] - flat[None]).sum() / (30 * 29)
+    error = got["lpips_diversity_error@lpips"]
+    assert abs(got["lpips_diversity@lpips"] - exact) < 4 * error and 0 < error < 0.05
