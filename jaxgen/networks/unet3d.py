@@ -1,7 +1,7 @@
 """3D U-Net: 3x3x3 convolutions and 2x2x2 pooling with skips, small (arXiv:1606.06650).
 
-Volumes are (b, h, w, slices). A 3x3x3 convolution is a 3x3 one whose input channels are those of a
-slice and of its two neighbours, zeros beyond the ends: on a CPU several times faster than XLA's own.
+Volumes are (b, h, w, slices). A 3x3x3 convolution is a 3x3 one of every slice, whose input channels
+are those of the slice and of its two neighbours, zeros beyond the ends.
 """
 
 from collections.abc import Mapping

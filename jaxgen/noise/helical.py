@@ -54,6 +54,7 @@ class HelicalConeBeam(Scanner):
 
     @property
     def views(self) -> int:
+        """Of the whole helix."""
         return math.ceil((self.depth * self.voxel / self.pitch + 1) * self.turn)
 
     @property
@@ -134,9 +135,11 @@ class HelicalConeBeam(Scanner):
         return jnp.asarray(_white(dataclasses.replace(self, sigma=0.0, photons=0.0)), dtype)
 
     def ramp(self, y: jax.Array) -> jax.Array:
+        """Rows of the detector, filtered."""
         return backprojection.ramp(y, self.voxel, self.window)
 
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """Feldkamp's reconstruction (b, n, n, depth), of the views in `keep` (see Scanner)."""
         keep = jnp.ones(self.views, y.dtype) if keep is None else jnp.asarray(keep, y.dtype)
         mu = feldkamp.reconstruct(
             y + self.white(y.dtype),
