@@ -1,4 +1,4 @@
-"""Eight virtual devices for the whole suite, a compile cache, and the goldens' folder."""
+"""Eight virtual devices for the whole suite, a compile cache, and folders of reference numbers."""
 
 import importlib.metadata
 import os
@@ -24,6 +24,10 @@ if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
 _cache = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Real data and published weights, unless JAXGEN_DATA says where: beside the reference numbers.
+_data = pathlib.Path(os.environ.get("JAXGEN_GOLDENS") or ".").resolve().parent / "data"
+if os.environ.get("JAXGEN_GOLDENS") and _data.is_dir():
+    os.environ.setdefault("JAXGEN_DATA", str(_data))
 
 import pytest  # noqa: E402 - the environment above comes first
 
