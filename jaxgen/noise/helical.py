@@ -91,8 +91,8 @@ class HelicalConeBeam(Scanner):
         across = lambda cells: (jnp.arange(cells, dtype=x.dtype) - (cells - 1) / 2) * self.voxel
         rows, columns = map(across, self.detector)
         reach, samples = math.sqrt(2), math.ceil(2 * math.sqrt(2) / (self.step * self.voxel))
-        deep = (
-            self.radius - reach + (jnp.arange(samples, dtype=x.dtype) + 0.5) * (2 * reach / samples)
+        deep = self.radius - reach + (jnp.arange(samples, dtype=x.dtype) + 0.5) * (
+            2 * reach / samples
         )  # along the central ray; the rows and columns of a plane at R are those of the detector
         length = jnp.sqrt(1 + (rows[:, None] ** 2 + columns**2) / self.radius**2)
 

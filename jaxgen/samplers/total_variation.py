@@ -17,8 +17,8 @@ from jaxgen.noise.corruption import Linear
 def gradient(x: jax.Array, axes: Sequence[int] = (1, 2)) -> jax.Array:
     """Forward differences of x along the axes, stacked in a new last axis; 0 at the end."""
     end = lambda a: (*x.shape[:a], 1, *x.shape[a + 1 :])
-    shift = lambda a: (
-        jax.lax.slice_in_dim(x, 1, None, axis=a) - jax.lax.slice_in_dim(x, 0, -1, axis=a)
+    shift = lambda a: jax.lax.slice_in_dim(x, 1, None, axis=a) - jax.lax.slice_in_dim(
+        x, 0, -1, axis=a
     )
     return jnp.stack([jnp.concatenate([shift(a), jnp.zeros(end(a))], a) for a in axes], -1)
 
