@@ -54,6 +54,7 @@ class HelicalConeBeam(Scanner):
 
     @property
     def views(self) -> int:
+        """Of the whole helix."""
         return math.ceil((self.depth * self.voxel / self.pitch + 1) * self.turn)
 
     @property
@@ -91,8 +92,8 @@ class HelicalConeBeam(Scanner):
         across = lambda cells: (jnp.arange(cells, dtype=x.dtype) - (cells - 1) / 2) * self.voxel
         rows, columns = map(across, self.detector)
         reach, samples = math.sqrt(2), math.ceil(2 * math.sqrt(2) / (self.step * self.voxel))
-        deep = self.radius - reach + (jnp.arange(samples, dtype=x.dtype) + 0.5) * (
-            2 * reach / samples
+        deep = (
+            self.radius - reach + (jnp.arange(samples, dtype=x.dtype) + 0.5) * (2 * reach / samples)
         )  # along the central ray; the rows and columns of a plane at R are those of the detector
         length = jnp.sqrt(1 + (rows[:, None] ** 2 + columns**2) / self.radius**2)
 
@@ -134,9 +135,11 @@ class HelicalConeBeam(Scanner):
         return jnp.asarray(_white(dataclasses.replace(self, sigma=0.0, photons=0.0)), dtype)
 
     def ramp(self, y: jax.Array) -> jax.Array:
+        """Rows of the detector, filtered."""
         return backprojection.ramp(y, self.voxel, self.window)
 
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """Feldkamp's reconstruction (b, n, n, depth), of the views in `keep` (see Scanner)."""
         keep = jnp.ones(self.views, y.dtype) if keep is None else jnp.asarray(keep, y.dtype)
         mu = feldkamp.reconstruct(
             y + self.white(y.dtype),

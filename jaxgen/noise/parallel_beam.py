@@ -55,6 +55,7 @@ class ParallelBeam(Scanner):
 
     @property
     def views(self) -> int:
+        """The angles."""
         return self.angles
 
     @property
@@ -127,9 +128,11 @@ class ParallelBeam(Scanner):
         return self._project(jnp.ones((1, 1, 1, 1), dtype), 2.0)
 
     def ramp(self, y: jax.Array) -> jax.Array:
+        """Views, filtered."""
         return backprojection.ramp(y, self.width, self.window, axis=2)
 
     def start(self, y: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """Filtered back-projection (b, n, n, c), of the views in `keep` (see Scanner)."""
         keep = jnp.ones(self.angles, y.dtype) if keep is None else jnp.asarray(keep, y.dtype)
         keep = keep / keep.sum(-1, keepdims=True)
         y = self.ramp(y + self.white(y.dtype)) * keep.reshape(-1, self.angles, 1, 1)

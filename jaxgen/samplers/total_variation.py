@@ -6,7 +6,7 @@ grad being forward differences, 0 across the border. It is done in its Algorithm
 p of A x and q of grad x, step sizes 1 / L, L = |(A, nu grad)|, and nu = |A| / |grad|.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,8 @@ from jaxgen.noise.corruption import Linear
 
 def gradient(x: jax.Array, axes: Sequence[int] = (1, 2)) -> jax.Array:
     """Forward differences of x along the axes, stacked in a new last axis; 0 at the end."""
-    end = lambda a: (*x.shape[:a], 1, *x.shape[a + 1 :])
-    shift = lambda a: jax.lax.slice_in_dim(x, 1, None, axis=a) - jax.lax.slice_in_dim(
-        x, 0, -1, axis=a
-    )
-    return jnp.stack([jnp.concatenate([shift(a), jnp.zeros(end(a))], a) for a in axes], -1)
+    last = lambda a: jax.lax.slice_in_dim(x, x.shape[a] - 1, None, axis=a)
+    return jnp.stack([jnp.diff(x, axis=a, append=last(a)) for a in axes], -1)
 
 
 def energy(
@@ -67,7 +64,7 @@ def minimise(
     return jax.lax.scan(improve, start, None, steps)[0][0]
 
 
-def norm(square: jax.typing.ArrayLike, like: jax.Array, steps: int = 20) -> jax.Array:
+def norm(square: Callable[[jax.Array], jax.Array], like: jax.Array, steps: int = 20) -> jax.Array:
     """|M| of a map `square` = M^T M on arrays such as `like`, by power iteration; a little below.
 
     Enlarged by 5% for what is missing.
