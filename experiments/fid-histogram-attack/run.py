@@ -48,7 +48,7 @@ def cases(e: common.Experiment) -> list[Case]:
         ]
     net = open_net("fashion-classifier")
     others = [open_net(n) for n in ("random", "digits-classifier", "pixels")]
-    sizes = e.pick((20_000, 5000, 5000, 60), (20_000, 5000, 5000, 200), ())
+    sizes = e.pick((12_000, 4000, 5000, 60), (20_000, 5000, 5000, 200), ())
     found = [Case("fashion_mnist", net, others, *sizes)]
     root = Path(os.environ.get("JAXGEN_DATA", ""))
     if os.environ.get("JAXGEN_DATA") and (root / "cifar10").is_dir():
@@ -58,7 +58,7 @@ def cases(e: common.Experiment) -> list[Case]:
         file = root / "fid_inception768" / "inception_mixed6e_fp16.npz"
         if file.is_file():
             others.append(open_net("inception-64", file, like="pytorch-fid"))
-        sizes = e.pick((4000, 1500, 2000, 40), (20_000, 5000, 5000, 200), ())
+        sizes = e.pick((3000, 1200, 1500, 30), (20_000, 5000, 5000, 200), ())
         found.append(Case("cifar10", net, others, *sizes, pools=("blurred",)))
     return found
 
