@@ -27,7 +27,7 @@ MEASURES = ("frechet", "frechet_infinity", "kernel", "precision", "recall", "den
 
 def sets(e: common.Experiment) -> tuple[str, np.ndarray, dict[str, np.ndarray]]:
     """The net's name, features of the reference, and of samples of each distribution."""
-    name, size = e.pick(("fashion_mnist", 10_000), ("fashion_mnist", 30_000), ("digits", 400))
+    name, size = e.pick(("fashion_mnist", 5000), ("fashion_mnist", 30_000), ("digits", 400))
     source = cli.load_source(name, "train")
     images, labels = source.arrays
     rng = np.random.default_rng(e.seed)
@@ -66,7 +66,7 @@ def run(e: common.Experiment) -> None:
     rows = []
     for name, x in samples.items():
         for n in sizes:
-            repeats = min(e.pick(5, 5, 2), len(x) // n)
+            repeats = min(e.pick(5 if n < 5000 else 2, 5, 2), len(x) // n)
             found = [measure(x[i * n : (i + 1) * n], real, e.seed + i) for i in range(repeats)]
             rows.append({"distribution": name, "n": n, "repeats": repeats})
             rows[-1] |= common.over_seeds(found)

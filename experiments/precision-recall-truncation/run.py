@@ -21,7 +21,7 @@ from jaxgen.metrics.frechet import between, fit
 from jaxgen.metrics.precision_recall import precision_recall
 from jaxgen.metrics.realism import realism
 
-PSIS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
+PSIS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5)
 KS = (1, 3, 10)
 METRICS = ("frechet", "precision_recall", "density_coverage", "realism")
 COLUMNS = (
@@ -50,7 +50,7 @@ def score(judge: common.Judge, images: Any, ks: tuple[int, ...]) -> common.Row:
 def run(e: common.Experiment) -> None:
     """Trains once, scores every psi."""
     path = common.lineage(e, "stylegan2")
-    num = e.pick(4000, 20_000, 32)
+    num = e.pick(3000, 20_000, 32)
     judge = common.Judge(path, num, e.seed, METRICS, num_real=num)
     images = Truncated(judge)
     seeds = range(e.seed, e.seed + e.pick(2, 2, 1))
