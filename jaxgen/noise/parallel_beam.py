@@ -68,6 +68,10 @@ class ParallelBeam(Scanner):
         """Of a detector cell."""
         return 2 * self.spacing / self.size
 
+    def theta(self, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        """The angle of each view, (angles,)."""
+        return jnp.arange(self.angles, dtype=dtype) * (math.pi / self.angles)
+
     def forward(self, x: jax.Array) -> jax.Array:
         """Mean line integrals (b, angles, detectors, c) of images (b, n, n, c); linear.
 
@@ -79,13 +83,9 @@ class ParallelBeam(Scanner):
                 f"this beam projects images (b, {self.size}, {self.size}, c), got {x.shape}; make "
                 "one of the images' size"
             )
-        return self._project(x, 2 / self.size)
-
-    def _project(self, x: jax.Array, pixel: float) -> jax.Array:
-        """The views of square pixels of this side, one angle at a time."""
         x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
         b, n, _, c = x.shape
-        cells, width = self.cells, self.width
+        cells, width, pixel = self.cells, self.width, 2 / self.size
         columns = x.transpose(1, 2, 0, 3).reshape(n * n, b, c)
         at = (jnp.arange(n, dtype=x.dtype) - (n - 1) / 2) * pixel
         touched = math.ceil(math.sqrt(2) * pixel / width) + 1
@@ -107,8 +107,7 @@ class ParallelBeam(Scanner):
                 below = above
             return y
 
-        theta = jnp.arange(self.angles, dtype=x.dtype) * (math.pi / self.angles)
-        return jax.lax.map(jax.checkpoint(view), theta).transpose(2, 0, 1, 3)
+        return jax.lax.map(jax.checkpoint(view), self.theta(x.dtype)).transpose(2, 0, 1, 3)
 
     def adjoint(self, y: jax.Array) -> jax.Array:
         """(b, n, n, c) of y (b, angles, detectors, c): sum(forward(x) y) = sum(x adjoint(y)).
@@ -125,7 +124,11 @@ class ParallelBeam(Scanner):
 
     def white(self, dtype: jnp.dtype = jnp.float32) -> jax.Array:
         """(1, angles, detectors, 1): of one pixel that fills the square."""
-        return self._project(jnp.ones((1, 1, 1, 1), dtype), 2.0)
+        theta = self.theta(dtype)[:, None]
+        edges = (jnp.arange(self.cells + 1, dtype=dtype) - self.cells / 2) * self.width
+        sides = 2 * jnp.abs(jnp.cos(theta)), 2 * jnp.abs(jnp.sin(theta))
+        y = jnp.diff(trapezoid_integral(edges, *sides), axis=1) * (4 / self.width)
+        return y[None, :, :, None]
 
     def ramp(self, y: jax.Array) -> jax.Array:
         """Views, filtered."""

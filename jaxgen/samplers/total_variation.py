@@ -44,8 +44,11 @@ def minimise(
       axes: those of the differences; (1, 2, 3) for volumes. least: no value is below it.
     """
     x = jnp.maximum(operator.start(y), least)
-    turned = jax.linear_transpose(lambda v: gradient(v, axes), x)
-    down = lambda q: turned(q)[0]
+
+    def down(q: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct(q.shape[:-1], q.dtype)
+        return jax.linear_transpose(lambda v: gradient(v, axes), like)(q)[0]
+
     size = norm(lambda v: operator.adjoint(operator.forward(v)), x[:1])
     nu = size / norm(lambda v: down(gradient(v, axes)), x[:1])
     step = 1 / (jnp.sqrt(2.0) * size)  # |(A, nu grad)|^2 <= 2 |A|^2
