@@ -291,6 +291,27 @@ def parse_options(pairs: Sequence[str], known: Mapping[str, Any]) -> dict[str, A
     return found
 
 
+def parse_named(flag: str, text: str) -> tuple[str, dict[str, Any]]:
+    """("blur", {"std": 2}) of "blur,std=2"; numbers are numbers, the rest are words.
+
+    Raises:
+      ValueError: not of that form.
+    """
+    name, *pairs = text.split(",")
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (equals and key and value):
+            raise ValueError(f"{flag} is NAME,KEY=VALUE,KEY=VALUE, got {pair!r} in {text!r}")
+        found[key] = value
+        for kind in (float, int):  # what is an integer becomes one
+            try:
+                found[key] = kind(value)
+            except ValueError:
+                break
+    return name, found
+
+
 def parse_numbers(text: str) -> list[float]:
     """Numbers from "0.05,0.1" or "0.02:0.2:8" (8 values, evenly spaced, ends included).
 

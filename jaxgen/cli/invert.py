@@ -72,27 +72,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse(flag: str, text: str) -> tuple[str, dict[str, Any]]:
-    """("blur", {"std": 2}) of "blur,std=2"; numbers are numbers, the rest are words.
-
-    Raises:
-      ValueError: not of that form.
-    """
-    name, *pairs = text.split(",")
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (equals and key and value):
-            raise ValueError(f"{flag} is NAME,KEY=VALUE,KEY=VALUE, got {pair!r} in {text!r}")
-        found[key] = value
-        for kind in (float, int):  # what is an integer becomes one
-            try:
-                found[key] = kind(value)
-            except ValueError:
-                break
-    return name, found
-
-
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """Measurements, one a sample, and how they steer.
@@ -150,9 +129,9 @@ def measure(run: common.Run, args: argparse.Namespace) -> Measured:
     from jaxgen.common import rng
     from jaxgen.samplers import posterior
 
-    name, settings = parse("--operator", args.operator)
+    name, settings = common.parse_named("--operator", args.operator)
     operator = posterior.linear(name, **settings)
-    method, tuning = parse("--steer", args.steer)
+    method, tuning = common.parse_named("--steer", args.steer)
     try:
         wrap = lambda d, y: posterior.steer(d, operator, y, method, **tuning)
         wrap(None, None)

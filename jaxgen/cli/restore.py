@@ -139,21 +139,12 @@ class Noise:
     """`--add_noise`: a corruption of jaxgen/noise/operators.py; a photo's depends on its name."""
 
     def __init__(self, text: str):
-        import ast
-
         from jaxgen.recipes import common as recipes
 
-        kind, *pairs = text.split(",")
-        settings: dict[str, Any] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            try:
-                settings[key] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                equals = ""
-            if not equals:
-                raise ValueError(f"--add_noise is NAME,KEY=NUMBER,..., got {pair!r} in {text!r}")
+        kind, settings = common.parse_named("--add_noise", text)
         self.seed = settings.pop("seed", 0)
+        if not isinstance(self.seed, int):
+            raise ValueError(f"--add_noise: seed is a whole number, got {self.seed!r} in {text!r}")
         self.corruption = recipes.corruption(kind, **settings)
 
     def __call__(self, name: str, pixels: Any) -> Any:

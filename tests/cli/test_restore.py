@@ -210,7 +210,7 @@ REFUSED = {
         "compares with the photos before the noise",
     ),
     "a noise": (["a.png", "--add_noise", "gausian"], "unknown operator 'gausian'"),
-    "a setting": (["a.png", "--add_noise", "gaussian,sigma"], "--add_noise is NAME,KEY=NUMBER"),
+    "a setting": (["a.png", "--add_noise", "gaussian,sigma"], "--add_noise is NAME,KEY=VALUE"),
     "an overlap": (["a.png", "--overlap", "200"], "--overlap 0 to half of it"),
 }
 
