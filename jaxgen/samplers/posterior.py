@@ -116,7 +116,7 @@ def steer(
                 spread = v * sigma_data**2 / (v + sigma_data**2) * operator.adjoint(r)
             return operator.forward(spread) + operator.sigma**2 * r
 
-        return D + v * back(solve(variance, residual, iterations))
+        return D + v * back(solve(variance, residual, iterations, operator.sigma**2))
 
     return Combined(rule, (denoise,))
 
@@ -126,12 +126,14 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return (a * b).sum(tuple(range(1, a.ndim)), keepdims=True)
 
 
-def solve(product: Callable, b: jax.Array, iterations: int) -> jax.Array:
+def solve(product: Callable, b: jax.Array, iterations: int, least: float = 0.0) -> jax.Array:
     """u with product(u) = b, by conjugate gradients for each image by itself.
 
     Args:
       product: a symmetric, positive (semi-)definite linear map of (b, ...) to itself. A right-hand
         side in the range of a singular one gives the solution of least norm.
+      least: its eigenvalues are this or more. An image where they turn out not to be, as J of a
+        network may have them, keeps what was found until then.
     """
     tiny = jnp.finfo(b.dtype).tiny
 
@@ -139,8 +141,7 @@ def solve(product: Callable, b: jax.Array, iterations: int) -> jax.Array:
         u, r, p, rr = state
         q = product(p)
         curvature = dot(p, q)
-        # J of a network need not be positive: what has been found until then is kept.
-        on = (rr > stop) & (curvature > 0)
+        on = (rr > stop) & (curvature > 0) & (curvature > 0.99 * least * dot(p, p))
         alpha = jnp.where(on, rr / jnp.maximum(curvature, tiny), 0)
         u, r = u + alpha * p, r - alpha * q
         new = dot(r, r)

@@ -179,7 +179,10 @@ def test_conjugate_gradients_solve_each_image_by_itself():
         u = posterior.solve(lambda v: v @ jnp.asarray(M), jnp.asarray(b), 12)
         np.testing.assert_allclose(u, np.linalg.solve(M, b.T).T, atol=1e-10)
         negative = posterior.solve(lambda v: -v, jnp.asarray(b), 3)
+        low = [posterior.solve(lambda v: 0.1 * v, jnp.asarray(b), 3, least) for least in (0.1, 0.2)]
     np.testing.assert_array_equal(negative, 0)
+    np.testing.assert_allclose(low[0], 10 * b)
+    np.testing.assert_array_equal(low[1], 0)  # less than it can be
 
 
 @pytest.mark.parametrize(
