@@ -137,7 +137,7 @@ def figure(e: common.Experiment, rows: list[common.Row], shown: dict[str, Any]) 
     """Distances over steps; distances relative to drawing alike; images drawn most and least."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 3, figsize=(16, 4.6), layout="constrained")
+    fig, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for name, (_, lowered) in shown.items():
         axes[0].plot(np.array(lowered.distances) / lowered.distances[0], label=name)
     axes[0].set(xlabel="step", ylabel="distance / distance of all alike", ylim=(0, 1.05),
@@ -161,7 +161,7 @@ def figure(e: common.Experiment, rows: list[common.Row], shown: dict[str, Any]) 
     axes[1].set(xlabel="distance / distance of all alike", title="to other real images")
     axes[1].legend(fontsize=8)
     images, lowered = list(shown.values())[-1]
-    order, side = np.argsort(lowered.weights)[::-1], 8
+    order, side = np.argsort(lowered.weights)[::-1], 6
     pair = [images[o[: side * side]].reshape(side, side, *images.shape[1:])
             for o in (order, order[::-1])]  # fmt: skip
     sheets = [np.concatenate(list(np.concatenate(list(p), 1)), 1) for p in pair]
