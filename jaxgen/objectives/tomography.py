@@ -8,8 +8,10 @@ views; its result is projected by the simulator A and compared with the others, 
 when the noise has mean zero and is independent from view to view, for any f. So no reference x is
 needed; nor is it in the squared error e^T H e with the ramp filter H, where E n^T H n is as
 constant. As A^T H A is nearly a multiple of the identity (filtered back-projection), e^T H e is
-nearly the squared error of the image itself. The ramp is ours, not from the paper. Noise2Inverse (arXiv:2001.11801) compares with a poor reconstruction of the held
-views instead. Its split is taken here: the held view is one of every `parts`, in turn.
+nearly the squared error of the image itself. The ramp is a choice made here.
+
+Noise2Inverse (arXiv:2001.11801) compares with a poor reconstruction of the held views instead. Its
+split is taken for both: one of every `parts` views is held out.
 """
 
 from collections.abc import Callable
