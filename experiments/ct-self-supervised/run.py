@@ -44,14 +44,15 @@ def training(e: common.Experiment, scan: str, method: str) -> Path:
     flat = config == "phantoms"
     source = "phantoms?size=48&num=1000" if flat else "phantoms?size=24&depth=12&num=150"
     source = e.pick(source, source, "phantoms?size=16&num=32" + "&depth=4" * (not flat))
+    images = e.pick("4000" if flat else "800", "100k", "64")
     size = {
         "data.source": source,
-        "images": e.pick("6400" if flat else "1200", "100k", "64"),
+        "images": images,
         "batch": 8 if flat else 2,
         "model.features": e.pick(16 if flat else 8, 32, 2),
-        "log_every": "800",
-        "snapshot_every": "6400",
-        "checkpoint_every": "6400",
+        "log_every": "400",
+        "snapshot_every": images,
+        "checkpoint_every": images,
         **{f"noise.{k}": v for k, v in noise.items()},
     }
     size |= {"model.last_features": e.pick((16, 16), (64, 32), (4, 4))} if flat else {}

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxgen.data.source import Item, Source
 
-# Shepp and Logan, doi:10.1109/TNS.1974.6499235, Table 1: grey level, then grey level of the variant
+# Shepp and Logan, doi:10.1109/TNS.1974.6499235: grey level, then grey level of the variant
 # with more contrast (P. Toft, The Radon Transform, 1996), semi-axes a, b, centre x, y, angle.
 SHEPP_LOGAN = np.array([
     (2.00, 1.0, 0.6900, 0.920, 0.00, 0.0000, 0),

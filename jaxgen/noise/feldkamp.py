@@ -6,8 +6,8 @@ the central ray and t = y cos(beta) - x sin(beta). From a whole turn,
 
     f = 1/2 int (R / L)^2 q(u, v) d beta ,   q = ramp filter along u of p R / sqrt(R^2 + u^2 + v^2)
 
-(Eq. 28 there, for a circle). On a helix each slice takes the turn whose sources are the nearest to
-it in height; the cone is then as oblique as half the pitch, and the result as good.
+(the paper's formula, for a circle). On a helix each slice takes the turn whose sources are the
+nearest to it in height, so the result is the better, the smaller the pitch is.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Helical cone beam: rays from a source on a helix to a flat detector (arXiv:2212.07431, 3).
+"""Helical cone beam: rays from a source on a helix to a flat detector (arXiv:2212.07431).
 
 The source is at (R cos(beta), R sin(beta), h beta / (2 pi)) for a pitch h a turn, and the detector
 is perpendicular to the central ray. It is described where it would lie on the axis: a real one at

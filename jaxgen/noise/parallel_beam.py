@@ -5,7 +5,7 @@ of one pixel of side w at angle theta is a trapezoid around the projection t of 
 
     t = x cos(theta) + y sin(theta) ,   box(w |cos(theta)|) * box(w |sin(theta)|) ,
 
-the footprint of the paper's Section III. Detector cells are strips; a cell reads the mean over its
+the paper's footprint for parallel beams. Detector cells are strips; a cell reads the mean over its
 strip, which is a difference of the trapezoid's integral at the cell's two edges. So nothing is
 sampled or interpolated: a projection's sum times the spacing is the image's integral.
 """

@@ -1,4 +1,4 @@
-"""Transmission: photon counts behind an object and their logarithm (arXiv:2001.11801, V-A).
+"""Transmission: photon counts behind an object and their logarithm (arXiv:2001.11801).
 
 Of I_0 photons that enter a ray with line integral p, I ~ Poisson(I_0 exp(-p)) leave it, and the
 scan gives p' = -log(I / I_0). With lambda = I_0 exp(-p) photons expected,

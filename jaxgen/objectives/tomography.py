@@ -7,10 +7,11 @@ views; its result is projected by the simulator A and compared with the others, 
 
 when the noise has mean zero and is independent from view to view, for any f. So no reference x is
 needed; nor is it in the squared error e^T H e with the ramp filter H, where E n^T H n is as
-constant. As A^T H A is nearly the identity (filtered back-projection), that is nearly the error of
-the image itself, times the square of the pixel over a view's share of pi. (The ramp is not the
-paper's.) Noise2Inverse (arXiv:2001.11801, Eq. 17) compares with a poor reconstruction of the held
-views instead. Its split is taken here: the held view is one of every `parts`, in turn.
+constant. As A^T H A is nearly a multiple of the identity (filtered back-projection), e^T H e is
+nearly the squared error of the image itself. The ramp is a choice made here.
+
+Noise2Inverse (arXiv:2001.11801) compares with a poor reconstruction of the held views instead. Its
+split is taken for both: one of every `parts` views is held out.
 """
 
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def supervised(restore: Restore, scanner: Scanner, y: jax.Array, x: jax.Array) -
 
 
 def reconstruct(restore: Restore, scanner: Scanner, y: jax.Array, parts: int = 4) -> jax.Array:
-    """The mean of the results from each of the `parts` inputs of training (Eq. 18 there)."""
+    """The mean of the results from each of the `parts` inputs of training."""
 
     def one(place: jax.Array) -> jax.Array:
         mask = held(jnp.full(len(y), place), scanner.views, parts)

@@ -1,9 +1,9 @@
-"""Total variation: least squares with few edges, by a primal-dual method (arXiv:1111.5632, IV-C).
+"""Total variation: least squares with few edges, by a primal-dual method (arXiv:1111.5632).
 
     min over x >= -1 of 1/2 |A x - y|^2 + lam TV(x) ,   TV(x) = sum over pixels of |grad x|_2 ,
 
-grad being forward differences, 0 across the border. It is done in its Algorithm 1 with two duals,
-p of A x and q of grad x, step sizes 1 / L, L = |(A, nu grad)|, and nu = |A| / |grad|.
+grad being forward differences, 0 across the border: the method of Chambolle and Pock with a dual p
+of A x and a dual q of grad x, step sizes 1 / L, L >= |(A, nu grad)|, and nu = |A| / |grad|.
 """
 
 from collections.abc import Callable, Sequence

@@ -56,6 +56,7 @@ SLOW = (  # other data and numbers of recipes that take a step in the configs th
     "stylegan2/fashion_mnist.py",
     "stylegan2/ffhq1024.py",
     "stylegan3/paper.py",
+    "tomography/helical.py",  # tests/recipes/test_tomography_recipe.py takes steps
 )
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 DEBUG_SIZE = 16  # pixels: larger images are shrunk, plans take any size

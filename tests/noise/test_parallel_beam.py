@@ -76,11 +76,11 @@ def test_one_pixel_seen_by_fine_cells_is_its_footprint():
 def test_an_ellipse_has_its_closed_form_sinogram():
     """The error falls with the pixel, in the mean at first order or better."""
     errors = []
-    for n in (16, 32, 64):
+    for n in (16, 48):
         beam = ParallelBeam(n, 9)
         y = np.asarray(jax.jit(beam.forward)(as_batch(image_of(ellipse(*SHAPE), n))))[0, :, :, 0]
         errors.append(np.abs(y - chords(beam, *SHAPE)).mean())
-    assert errors[0] < 0.02 and errors[1] < errors[0] / 2 and errors[2] < errors[1] / 2
+    assert errors[0] < 0.02 and errors[1] < errors[0] / 4
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_fourier_slice():
 def test_filtered_back_projection_is_of_second_order():
     """As pixels and angles grow together: of a Gaussian blob, whose views are Gaussians."""
     std, x0, y0, errors = 0.18, 0.15, 0.1, []
-    for n in (8, 16, 32):
+    for n in (16, 32):
         beam, at = ParallelBeam(n, n), axis(n, 2 / n)
         blob = np.exp(-((at - x0) ** 2 + (-at[:, None] - y0) ** 2) / (2 * std**2))
         theta = np.arange(n)[:, None] * np.pi / n
@@ -162,8 +162,7 @@ def test_filtered_back_projection_is_of_second_order():
         got = jax.jit(beam.start)(jnp.asarray(y, jnp.float32))
         got = (np.asarray(got)[0, :, :, 0] + 1) / 2
         errors.append(np.abs(got - blob).mean())
-    np.testing.assert_array_less(3.6, np.divide(errors[:-1], errors[1:]))
-    assert errors[-1] < 0.0015
+    assert errors[0] > 3.6 * errors[1] and errors[1] < 0.0015
 
 
 def test_kept_views_are_those_of_a_scan_without_the_rest():
