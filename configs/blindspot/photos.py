@@ -44,10 +44,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.optimizer.rampup = 0.1
     if args.small:
         c.data.crop = 48
-        c.images = "3k"
+        c.images = "2400"
         c.log_every = "500"
-        c.checkpoint_every = "3k"
-        c.snapshot_every = "1k"
+        c.checkpoint_every = "2400"
+        c.snapshot_every = "1200"
         c.model.features = (12, 24)
         c.model.depth = 3
         c.optimizer.lr = 4e-3
