@@ -1,4 +1,4 @@
-"""Poisson: photon counts, the dominant noise of photographs (arXiv:1803.04189, 3.1).
+"""Poisson: photon counts, the dominant noise of photographs (arXiv:1803.04189, 3.2).
 
     y01 = Poisson(lam x01) / lam,   E y01 = x01,   Var y01 = x01 / lam
 

@@ -8,7 +8,7 @@ minimiser it leaves as it is: the absolute loss finds the median, the annealed o
 
     |f - y|^gamma,   gamma falling from 2 to near 0,
 
-the mode (impulse noise), and for unbounded noise of high dynamic range (3.4)
+the mode (impulse noise), and for unbounded noise of high dynamic range (3.3)
 
     (f - y)^2 / (f + 0.01)^2,   the denominator a constant to the gradient,
 
