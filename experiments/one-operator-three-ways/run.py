@@ -40,7 +40,7 @@ OPERATORS = {
 LOSSES = {"supervised": measured.supervised, "from measurements": measured.loss}
 STEERING = {
     "prior, pigdm": {"method": "pigdm", "sigma_data": 0.75},
-    "prior, tweedie": {"method": "tweedie", "iterations": 3},
+    "prior, tweedie": {"method": "tweedie", "iterations": 5},
     "prior, dps": {"method": "dps", "zeta": 2.0},
 }
 BATCH = 64
@@ -132,7 +132,7 @@ def run(e: common.Experiment) -> None:
         shown["best affine map"] = np.asarray(wiener(operator)(y), np.float32)
         add("best affine map", shown["best affine map"])
         for way, loss in LOSSES.items():
-            restore = network(e, operator, loss, e.pick(30_000, 500_000, 2 * BATCH))
+            restore = network(e, operator, loss, e.pick(50_000, 500_000, 2 * BATCH))
             shown[way] = np.asarray(restore(start))
             add(way, shown[way])
         for way, how in STEERING.items():
