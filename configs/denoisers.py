@@ -38,6 +38,7 @@ def base(source: str, method: str = "noise2noise") -> ml_collections.ConfigDict:
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.lr = 1e-3
+    c.optimizer.noise_lr = 1.0  # of the learned parameter of the noise, times lr
     c.optimizer.rampup = 0.0  # the first part of the run, over which the rate rises from 0
     c.optimizer.rampdown = 0.3  # the last part of the run, over which the rate falls to 0
     c.optimizer.b1 = 0.9

@@ -157,7 +157,7 @@ def figure(
     """Decibels of every method; a part of a test image by each."""
     import matplotlib.pyplot as plt
 
-    fig = plt.figure(figsize=(13, 7), layout="constrained")
+    fig = plt.figure(figsize=(11, 6), layout="constrained")
     parts = fig.subfigures(1, 2, width_ratios=(2, 3))
     ax = parts[0].subplots()
     bars = rows[1:]
@@ -169,17 +169,19 @@ def figure(
             ax.text(v, i - 0.35 * k, f" {v:.2f}", va="center", fontsize=8)
     low = min(r[n] for r in bars for n in sets)
     high = max(r[n] for r in bars for n in sets)
-    ax.set_xlim(low - 0.5, high + 0.6)
+    ax.set_xlim(low - 0.5, high + 0.2 * (high - low) + 0.5)
     ax.set_yticks(at - 0.17, [r["method"].strip() for r in bars])
     ax.set(xlabel="PSNR (dB), sigma 25")
-    ax.legend(loc="lower right")
-    half = slice(clean.shape[0] // 4, 3 * clean.shape[0] // 4)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    n = clean.shape[0]
+    part = slice(n // 8, n // 2), slice(3 * n // 8, 3 * n // 4), 0
     pictures = {"clean": units.from_uint8(jnp.asarray(clean)), "noisy": noise, **shown}
     axes = parts[1].subplots(3, 3).ravel()
     for ax in axes:
         ax.axis("off")
     for ax, (name, x) in zip(axes, pictures.items()):
-        ax.imshow(units.to_uint8(x)[half, half, 0], cmap="gray", vmin=0, vmax=255)
+        shade = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
+        ax.imshow(units.to_uint8(x)[part], **shade)
         ax.set_title(name, fontsize=9)
     e.save(fig)
 

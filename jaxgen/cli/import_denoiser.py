@@ -105,7 +105,14 @@ def run_config(
             "parameter": "known",
             "reflect": True,
         },
-        "optimizer": {"lr": 1e-3, "rampup": 0.0, "rampdown": 0.3, "b1": 0.9, "b2": 0.999},
+        "optimizer": {
+            "lr": 1e-3,
+            "noise_lr": 1.0,
+            "rampup": 0.0,
+            "rampdown": 0.3,
+            "b1": 0.9,
+            "b2": 0.999,
+        },
     }
 
 

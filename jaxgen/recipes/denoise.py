@@ -43,7 +43,12 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
     setup = Setup.of(config, facts)
     method = denoise_methods.make(setup)
     opt = config.optimizer
-    rate = ramps(opt.lr, units.images(config.images), opt.rampup, opt.rampdown)
+
+    def adam(player: str) -> Any:
+        rate = opt.lr * (opt.noise_lr if player == "noise" else 1.0)
+        schedule = ramps(rate, units.images(config.images), opt.rampup, opt.rampdown)
+        return optim.adam(schedule, b1=opt.b1, b2=opt.b2)
+
     name, names = config.loss.method, tuple(method.players)
 
     def loss(params, batch, keys, context):
@@ -69,10 +74,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
         return {"image": method.restore(params, seen), "input": seen.y, "target": clean}
 
     return Plan(
-        players={
-            player: Player(init, optim.adam(rate, b1=opt.b1, b2=opt.b2))
-            for player, init in method.players.items()
-        },
+        players={player: Player(init, adam(player)) for player, init in method.players.items()},
         phases=[Phase("regression", names, loss)],
         averages=common.averages(config),
         sample=Sample(sample, players=names, needs=("image",), options=setup.options),

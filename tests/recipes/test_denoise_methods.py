@@ -132,6 +132,19 @@ def test_samples_have_the_level_that_is_asked_for(known):
     np.testing.assert_allclose(out["image"], restore(out["input"], jnp.full(B, 40.0)), atol=1e-5)
 
 
+def test_the_noises_parameter_has_a_rate_of_its_own():
+    """The first step of Adam has the length of the rate."""
+    config = config_of(parameter="global")
+    config.optimizer.update({"lr": 0.01, "noise_lr": 20.0})
+    plan, params = built(config)
+    for player, want in (("noise", 0.2), ("restorer", 0.01)):
+        optimizer = plan.players[player].optimizer
+        grads = jax.tree.map(jnp.ones_like, params[player])
+        state = optimizer.init(params[player])
+        updates, _ = optimizer.update(grads, state, params[player], nimg=jnp.float32(0))
+        np.testing.assert_allclose(jax.tree.leaves(updates)[0].ravel()[:1], -want, rtol=1e-4)
+
+
 def test_pairs_are_the_same_whenever_an_image_comes():
     setup = Setup.of(config_of("noise2noise", pairs=True), {"shape": (H, H, 1)})
     batch = batch_of()
