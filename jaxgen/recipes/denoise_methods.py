@@ -8,7 +8,15 @@ import jax.numpy as jnp
 
 from jaxgen.common import rng
 from jaxgen.networks.blindspot import BlindSpot
-from jaxgen.objectives import blindspot, blindspot_impulse, noise2noise, noise2self, noise2void
+from jaxgen.noise import operators
+from jaxgen.objectives import (
+    blindspot,
+    blindspot_impulse,
+    measured,
+    noise2noise,
+    noise2self,
+    noise2void,
+)
 from jaxgen.objectives.noise2noise import Seen
 from jaxgen.recipes.denoise_setup import Init, Setup, choose
 
@@ -34,7 +42,16 @@ def make(setup: Setup) -> Method:
     Raises:
       ValueError: for an unknown one, or settings that do not fit it.
     """
-    return choose("config.loss.method", setup.config.loss.method, METHODS)(setup)
+    name = setup.config.loss.method
+    build = choose("config.loss.method", name, METHODS)
+    if isinstance(setup.noise, operators.Linear) != (name == "measured") and name != "noise2clean":
+        # The mean of reconstructions from measurements is no image: it is what A lets through.
+        what = "operator" if name != "measured" else "noise"
+        raise ValueError(
+            f"method {name!r} does not fit the {what} {setup.config.noise.name!r}: measurements by "
+            "a linear operator are for 'measured' and 'noise2clean', and 'measured' for them alone"
+        )
+    return build(setup)
 
 
 def _restorer(setup: Setup) -> tuple[dict[str, Init], Callable[[Any, Seen], jax.Array]]:
@@ -63,6 +80,16 @@ def _regression(objective: Callable[..., jax.Array]) -> Callable[[Setup], Method
         return Method(players, loss, restore)
 
     return build
+
+
+def _measured(setup: Setup) -> Method:
+    players, restore = _restorer(setup)
+
+    def loss(params, x, keys, context):
+        del context
+        return measured.loss(lambda y: restore(params, Seen(y)), setup.noise, x, keys), {}
+
+    return Method(players, loss, restore)
 
 
 def _noise2void(setup: Setup) -> Method:
@@ -200,6 +227,7 @@ def _mean_only(
 METHODS = {
     "noise2noise": _regression(noise2noise.loss),
     "noise2clean": _regression(noise2noise.supervised),
+    "measured": _measured,
     "noise2void": _noise2void,
     "noise2self": _noise2self,
     "blindspot": _blindspot,
