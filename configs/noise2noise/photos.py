@@ -3,8 +3,8 @@
 Claim: trained on pairs of corrupted photographs, the restorer is as good as the one trained with
 clean targets (`:clean`), for noise whose mean is the image, and for text whose median nearly is.
 Run: jaxgen train --config configs/noise2noise/photos.py:bsd400 --workdir runs/n2n-photos
-Expected: `:small,bsd400` on Set12 at sigma 25, 20.3 dB in and 28.0 dB out (`:clean` 27.9), one seed;
-not run at the paper's size.
+Expected: `:small,bsd400` on Set12 at sigma 25, 20.3 dB in and 28.0 dB out (`:clean` 27.9);
+one seed, not run at the paper's size.
 Arguments: debug, small, clean; photos (of installed packages) or bsd400 (below JAXGEN_DATA);
 gaussian, poisson, bernoulli or text.
 """
