@@ -3,7 +3,8 @@
 Claim: trained on pairs of corrupted photographs, the restorer is as good as the one trained with
 clean targets (`:clean`), for noise whose mean is the image, and for text whose median nearly is.
 Run: jaxgen train --config configs/noise2noise/photos.py:bsd400 --workdir runs/n2n-photos
-Expected: not run at the paper's size; experiments/noise2noise-table1 has the small one.
+Expected: `:small,bsd400` on Set12 at sigma 25, 20.3 dB in and 28.0 dB out (`:clean` 27.9);
+one seed, not run at the paper's size.
 Arguments: debug, small, clean; photos (of installed packages) or bsd400 (below JAXGEN_DATA);
 gaussian, poisson, bernoulli or text.
 """
@@ -28,7 +29,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     denoisers.noise(c, args.noise, level, **settings)
     c.loss.norm = "l1" if args.noise == "text" else "l2"
     c.data.crop = 128
-    c.images = "1200k"  # the paper's number of its crops, which have 256 x 256 pixels
+    c.images = "1200k"  # the authors' number of crops, which have 256 x 256 pixels
     c.batch = 4
     c.log_every = "50k"
     c.checkpoint_every = "100k"

@@ -127,7 +127,7 @@ def figure(e: common.Experiment, curves: Any, shown: Any, clean: np.ndarray) -> 
     """Decibels over images seen, and a piece of one photo: noisy, by both methods, clean."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(2, 4, figsize=(15, 7), layout="constrained")
+    fig, axes = plt.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
     cut = lambda x: np.asarray(x if x.dtype == np.uint8 else units.to_uint8(x))[64:128, 64:128, 0]
     for ax, below, noise in zip(axes[0], axes[1], NOISES):
         for method, style in zip(METHODS.values(), ("k--", "C1-")):
