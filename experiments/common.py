@@ -269,6 +269,7 @@ class Judge:
             first = self._scorer
             new.metrics, new.net, new.real = first.metrics, first.net, first.real
             new.num_real, new.floor = first.num_real, first.floor
+            new.kept, new.training = first.kept, first.training
         return new
 
     @functools.cached_property

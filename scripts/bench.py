@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Times training, sampling, post-hoc averaging or the input pipeline of a config.
+"""Times training, sampling, post-hoc averaging or the input pipeline of a config, or evaluation.
 
     python scripts/bench.py train   --config configs/edm2/digits.py --repeats 5 --json train.json
     python scripts/bench.py sample  --config configs/edm2/digits.py --option steps=8
     python scripts/bench.py posthoc --config configs/edm2/digits.py --snapshots 8 --length 0.07
     python scripts/bench.py input   --config configs/edm2/digits.py --config.batch=256
+    python scripts/bench.py evaluate --rows 10000 --dim 2048   (bench_evaluate.py; no config)
 
 What is timed is the program that the commands run, waited for (block_until_ready), after a warm-up.
 FLOPs are those of matrix products and convolutions, counted on the traced program: bodies of loops
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_evaluate
 import jax
 import jax.numpy as jnp
 import measure
@@ -336,6 +338,8 @@ def report(r: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs one benchmark."""
+    if argv[:1] == ["evaluate"]:
+        return bench_evaluate.main(argv[1:])
     args, rest = parser().parse_known_args(argv)
     strange = [a for a in rest if not a.startswith("--config.")]
     if strange:

@@ -68,3 +68,21 @@ def test_every_mode(mode, tmp_path):
     found = json.loads((tmp_path / "b.json").read_text())
     assert found["config"]["batch"] == 8 and found["seconds"]["median"] > 0
     assert found["machine"]["versions"]["jax"] == jax.__version__
+
+
+def test_evaluation(tmp_path):
+    flags = ["--nets", "pixels", "--rows", "40", "--dim", "8", "--repeats", "1", "--images", "4"]
+    command = [
+        sys.executable,
+        "scripts/bench.py",
+        "evaluate",
+        *flags,
+        "--json",
+        tmp_path / "b.json",
+    ]
+    one_device = {**os.environ, "XLA_FLAGS": ""}
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True, timeout=300, env=one_device)
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["nets"]["pixels"]["images_per_second"] > 0
+    assert found["frechet"]["sqrtm"]["median"] > 0
+    assert found["precision_recall"]["three products"]["median"] > 0

@@ -161,6 +161,9 @@ class Scorer:
         self.settings = settings or evaluate.Settings()
         self.pairs: Any = None  # a picture of samples beside their nearest training images
         self.fake: Any = None
+        self.real: Any = None
+        self.kept: Any = None  # features of held-out images
+        self.training: Any = None  # the images that `real` is of
         self.options, self.guide = dict(options or {}), guide
         self.floor: dict[str, float] = {}
         self.net = None
@@ -325,7 +328,7 @@ class Scorer:
         from jaxgen.metrics.frechet_infinity import bias_note
         from jaxgen.metrics.moments import Moments
 
-        sets = self.fake, getattr(self, "real", None)
+        sets = self.fake, self.real
         if "frechet" not in self.metrics or any(isinstance(z, Moments) for z in sets):
             return []
         value = evaluate.METRICS["frechet"](*sets, self.settings)["frechet"]

@@ -19,7 +19,9 @@ class Pairs:
         self.x, self.y, self.dim = x, y, x.shape[1]
         sets = [x] if x is y else [x, y]
         total = sum(z.sum(0, dtype=np.float64) for z in sets)
-        self.centre = total / sum(map(len, sets))
+        # Any point will do, as long as it is the same one in both types.
+        self.centre32 = (total / sum(map(len, sets))).astype(np.float32)
+        self.centre = self.centre32.astype(np.float64)
         reach = max(np.abs(end(0) - self.centre).max() for z in sets for end in (z.min, z.max))
         # Coordinates are at most 1 in units of a power of two, which rounds nothing.
         self.unit = float(2.0 ** np.ceil(np.log2(reach))) if reach > 0 else 1.0

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from jaxgen.metrics.moments import Moments, as_features, check_widths
 
+WIDE = 512
 TRUSTED = 1e-9  # smallest pivot of a Cholesky factor, of the largest, squared
 
 
@@ -36,7 +37,8 @@ def frechet(x: ArrayLike | Moments, y: ArrayLike | Moments, *, ddof: int = 1) ->
       x: features (n, d), n >= 2, or their moments. y: (m, d) likewise.
       ddof: covariances are divided by n - ddof: 1, unbiased, or 0.
     Returns:
-      d^2 >= 0, exact up to float64 rounding (about 1e-15 of the traces) for features.
+      d^2 >= 0, exact up to float64 rounding for features: about 1e-15 of the traces, 1e-9 from 512
+      dimensions on.
     Raises:
       ValueError: for sets that are not (n, d) with equal d, too small, or not finite.
     Warns:
@@ -76,8 +78,23 @@ def between(one: Gaussian, two: Gaussian) -> float:
     """The distance of two Gaussians."""
     shift = one.mean - two.mean
     traces = np.sum(one.root * one.root) + np.sum(two.root * two.root)
-    cross = np.linalg.svd(one.root @ two.root.T, compute_uv=False).sum()
+    cross = nuclear_norm(one.root @ two.root.T)
     return max(float(shift @ shift + traces - 2.0 * cross), 0.0)
+
+
+def nuclear_norm(a: np.ndarray) -> float:
+    """The sum of the singular values of a (n, m).
+
+    Where both sides are WIDE or more, from eigenvalues of a a^T, in a third of the time, if that is
+    good to 1e-9 of the sum: an eigenvalue errs by about 2^-48 of the largest.
+    """
+    if min(a.shape) >= WIDE:
+        squares = np.linalg.eigvalsh(a @ a.T if a.shape[0] <= a.shape[1] else a.T @ a)
+        error = max(squares[-1], 0.0) * 2.0**-48
+        values = np.sqrt(np.maximum(squares, 0.0))
+        if (error / (2 * np.maximum(values, np.sqrt(error) or 1.0))).sum() <= 1e-9 * values.sum():
+            return float(values.sum())
+    return float(np.linalg.svd(a, compute_uv=False).sum())
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:

@@ -158,10 +158,12 @@ class _Tiles:
         rows = np.zeros((self.block, pairs.dim), np.float32)
         squared = np.full(self.block, FAR)
         step = max(1, CACHED // pairs.dim)
+        single = part.dtype == np.float32  # which one subtraction rounds no more than float64's
         for at in (slice(k, min(k + step, len(part))) for k in range(0, len(part), step)):
-            centred = pairs.centred(part[at])
-            centred *= 1 / pairs.unit
-            squared[at], rows[at] = np.einsum("ij,ij->i", centred, centred), centred
+            centred = part[at] - pairs.centre32 if single else pairs.centred(part[at])
+            centred *= centred.dtype.type(1 / pairs.unit)
+            squared[at] = np.square(centred, dtype=np.float64).sum(1)
+            rows[at] = centred
         norms = np.sqrt(squared)
         self.norms[which][first : first + self.block] = norms
         return rows, squared.astype(np.float32), norms.astype(np.float32)
@@ -171,7 +173,7 @@ class _Tiles:
         for i in range(self.rows):
             if self.pairs.x is self.pairs.y and self.mesh.size == 1:
                 turned, *norms = self.column(i)
-                yield i, (turned.T, *norms)
+                yield i, (_turn(turned), *norms)
             else:
                 yield i, jax.device_put(self._rounded(0, i), batch_sharding(self.mesh))
 
@@ -179,8 +181,8 @@ class _Tiles:
         """Block j of y, (d, block), on the devices from its first use on."""
         if j not in self._turned:
             rows, squared, norms = self._rounded(1, j)
-            turned = np.ascontiguousarray(rows.T), squared, norms
-            self._turned[j] = jax.device_put(turned, replicated(self.mesh))
+            rows, *norms = jax.device_put((rows, squared, norms), replicated(self.mesh))
+            self._turned[j] = (_turn(rows), *norms)
         return self._turned[j]
 
     def filled(self, v: np.ndarray, i: int, rest: float, sharded: bool = False) -> jax.Array:
@@ -190,6 +192,9 @@ class _Tiles:
         whole[: len(part)] = part
         where = batch_sharding(self.mesh) if sharded else replicated(self.mesh)
         return jax.device_put(whole, where)
+
+
+_turn = jax.jit(jnp.transpose)
 
 
 def _distances(

@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen.metrics import evaluate, features, memorisation, protocols
 from jaxgen.metrics.diversity import diversity
-from jaxgen.metrics.frechet import between, fit, frechet
+from jaxgen.metrics.frechet import between, fit, frechet, nuclear_norm
 from jaxgen.metrics.frechet_infinity import bias_note, frechet_infinity
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kernel import kernel, kernel_error
@@ -49,6 +49,20 @@ def test_both_ways_to_a_root_agree(decay):
     cross = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     want = shift @ shift + sum((r * r).sum() for r in roots) - 2 * cross
     np.testing.assert_allclose(frechet(x, y), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("decay, quick", [(1.0, True), (9.0, False)])
+def test_wide_matrices_are_summed_by_eigenvalues_where_these_are_good_enough(
+    decay, quick, monkeypatch
+):
+    a = gauss(0, 520, 560) * 10.0 ** -np.linspace(0, decay, 560)
+    exact = np.linalg.svd(a, compute_uv=False).sum()
+    used, svd = [], np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda *z, **k: used.append(1) or svd(*z, **k))
+    for z in (a, a.T):
+        np.testing.assert_allclose(nuclear_norm(z), exact, rtol=1e-9)
+    assert bool(used) != quick
+    assert nuclear_norm(np.zeros((512, 512))) == 0
 
 
 def test_frechet_is_never_below_zero_and_warns_of_few_samples():
@@ -260,3 +274,21 @@ def test_settings_of_libraries(name):
     real, fake = gauss(0, 40, 3), gauss(1, 40, 3)
     got = evaluate.compare(fake, real, ["frechet"], net_name="n", settings=settings)
     assert got["frechet@n"] == frechet(fake, real, ddof=protocol.ddof)
+
+
+def test_lpips_diversity_is_of_squared_differences_of_the_net():
+    class Lpips:
+        name = "lpips"
+
+        def __call__(self, images):
+            return images.reshape(len(images), -1).astype(np.float64)
+
+    images = np.random.default_rng(0).integers(0, 2, (30, 2, 2, 1), np.uint8)
+    got = evaluate.compare(
+        images.reshape(30, -1), images, ["lpips_diversity"], net_name="lpips", net=Lpips(),
+        images=images, settings=evaluate.Settings(pairs=3000),
+    )  # fmt: skip
+    flat = images.reshape(30, -1).astype(float)
+    exact = np.square(flat[:, None] - flat[None]).sum() / (30 * 29)
+    error = got["lpips_diversity_error@lpips"]
+    assert abs(got["lpips_diversity@lpips"] - exact) < 4 * error and 0 < error < 0.05
