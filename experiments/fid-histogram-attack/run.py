@@ -95,7 +95,8 @@ def attack(e: common.Experiment, case: Case, shown: dict[str, Any]) -> list[comm
         own = found[net.name]
         classes = np.asarray(net.head(own)).argmax(1)
         lowered = histogram_attack.minimise(own, target, case.steps)
-        e.log(f"{kind}: {lowered.distances[0]:.4g} to {lowered.distances[-1]:.4g}")
+        start, end = lowered.distances[0], lowered.distances[-1]
+        e.log(f"{kind}: {start:.4g} to {end:.4g}, at most {lowered.gap:.2g} above the minimum")
         ways = {
             "all alike": np.full(len(own), 1 / len(own)),
             "top classes matched": histogram_attack.match(classes, real_classes),

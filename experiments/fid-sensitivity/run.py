@@ -66,7 +66,7 @@ def covered(images: np.ndarray) -> np.ndarray:
 def run(e: common.Experiment) -> None:
     """Fits, differentiates, compares."""
     name, net = choose(e)
-    num, shown = e.pick((2000, 48), (10_000, 256), (400, 8))
+    num, shown = e.pick((1600, 32), (10_000, 256), (400, 8))
     generated = load(name, "train", num + shown)
     sigma = (0, BLUR, BLUR, 0)
     generated = gaussian_filter(generated.astype(np.float32), sigma).round().astype(np.uint8)

@@ -7,6 +7,9 @@ with T of `sensitivity`, up to a constant that the sum of w fixes,
 
     dd/dw_i = 2 (m - m_r) f_i + (f_i - m)^T (1 - T) (f_i - m).
 
+The distance is convex in w: |m - m_r|^2 + tr C is linear in it, and tr (S C S)^(1/2) is concave, as
+C is. So there is one minimum, and no weights are further below than w dd/dw - min_i dd/dw_i.
+
 A distance that falls so says nothing about the images: quote it with another net's beside it.
 """
 
@@ -21,10 +24,12 @@ from jaxgen.metrics.sensitivity import Fit, root, transport
 
 
 class Attack(NamedTuple):
-    """weights (n,) of the images, and the distance after every step, the start's first."""
+    """weights (n,) of the images; the distance after every step, the start's first; gap: how far
+    below the last one the minimum is at most."""
 
     weights: np.ndarray
     distances: list[float]
+    gap: float
 
 
 def weighted(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +94,7 @@ def minimise(
         else:
             rate /= 4
             distances.append(distances[-1])
-    return Attack(w, distances)
+    return Attack(w, distances, float(w @ slope - slope.min()))
 
 
 def _slope(x: np.ndarray, moments: tuple, real: Fit, real_root: np.ndarray) -> np.ndarray:

@@ -141,6 +141,16 @@ def test_slope_is_that_of_finite_differences(classes):
         np.testing.assert_allclose((value(w + step) - value(w - step)) / 2, got @ step, rtol=1e-4)
 
 
+def test_the_distance_is_convex_in_the_weights(classes):
+    (fake, _), (real, _) = classes
+    x, fit = fake[::10], sensitivity.fit(real)
+    for _ in range(20):
+        a, b = RNG.dirichlet(np.full(len(x), 0.3), 2)
+        t = RNG.uniform()
+        value = lambda w: histogram_attack.distance(x, w, fit)
+        assert value(t * a + (1 - t) * b) <= t * value(a) + (1 - t) * value(b) + 1e-9
+
+
 def test_minimising_keeps_a_distribution_and_never_rises(classes):
     (fake, labels), (real, _) = classes
     fit = sensitivity.fit(real)
@@ -151,6 +161,10 @@ def test_minimising_keeps_a_distribution_and_never_rises(classes):
     np.testing.assert_allclose(histogram_attack.distance(fake, w, fit), found.distances[-1])
     matched = histogram_attack.distance(fake, histogram_attack.match(labels, [0, 1, 2]), fit)
     assert found.distances[-1] < matched < found.distances[0]
+    # No weights are further below than the gap, which closes.
+    longer = histogram_attack.minimise(fake, fit, steps=400)
+    assert 0 <= longer.gap < 0.2 * found.gap
+    assert longer.distances[-1] > found.distances[-1] - found.gap
     # It finds the classes' shares without being told of classes.
     np.testing.assert_allclose(np.bincount(labels, w), [1 / 3] * 3, atol=0.05)
     again = histogram_attack.minimise(fake, fit, steps=3, weights=w)
