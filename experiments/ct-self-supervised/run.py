@@ -1,7 +1,7 @@
 """Does a network learn tomography from noisy projections alone (2212.07431, 2001.11801)?
 
 PSNR of filtered back-projection, total variation, networks trained without a reference, and one
-trained with it, on sparse and on noisy scans of random ellipses; and the same of helical scans.
+trained with it, on sparse and on noisy scans of random ellipses; larger budgets add helical scans.
 """
 
 import sys
@@ -44,7 +44,7 @@ def training(e: common.Experiment, scan: str, method: str) -> Path:
     flat = config == "phantoms"
     source = "phantoms?size=48&num=1000" if flat else "phantoms?size=24&depth=12&num=150"
     source = e.pick(source, source, "phantoms?size=16&num=32" + "&depth=4" * (not flat))
-    images = e.pick("4000" if flat else "800", "100k", "64")
+    images = e.pick("3200" if flat else "500", "100k", "64")
     size = {
         "data.source": source,
         "images": images,
@@ -129,7 +129,7 @@ def compare(e: common.Experiment, scan: str, methods: list[str]) -> tuple[list, 
 def run(e: common.Experiment) -> None:
     """All scans and methods."""
     rows, pictures = [], {}
-    for scan in SCANS:
+    for scan in e.pick(("sparse", "noisy"), SCANS, SCANS):
         methods = [m for m in RUNS if scan == "noisy" or m != "simulator, plain squares"]
         methods = ["simulator", "supervised"] if scan == "helical" else methods
         new, pictures[scan] = compare(e, scan, methods)
@@ -144,7 +144,9 @@ def figure(e: common.Experiment, rows: list[common.Row], pictures: dict[str, dic
 
     names = ["object", *dict.fromkeys(r["method"] for r in rows)]
     names.remove("back-projection, best window")
-    fig, axes = plt.subplots(3, len(names), figsize=(2 * len(names), 6.6), layout="constrained")
+    shape = len(pictures), len(names)
+    size = 2 * shape[1], 2.2 * shape[0]
+    fig, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
     for line, (scan, found) in zip(axes, pictures.items(), strict=True):
         score = {r["method"]: r["psnr"] for r in rows if r["scan"] == scan}
         for ax, name in zip(line, names, strict=True):
