@@ -66,6 +66,11 @@ class BlindSpot(nn.Module):
     zero_last: bool = False
     dtype: jnp.dtype = jnp.float32
 
+    @property
+    def multiple(self) -> int:
+        """The network's result moves with the image, if by multiples of so many pixels."""
+        return 2**self.depth
+
     @nn.compact
     def __call__(self, x: jax.Array, cond: Cond = None) -> jax.Array:
         if cond:
