@@ -20,7 +20,7 @@ def base(source: str, method: str = "noise2noise") -> ml_collections.ConfigDict:
     c.noise.level_eval = 25.0  # of sampling and evaluation
 
     c.loss = ml_collections.ConfigDict()
-    c.loss.method = method  # noise2noise, noise2clean, noise2void, noise2self, blindspot or measured
+    c.loss.method = method  # a name of recipes.denoise_methods.METHODS
     # Of noise2noise and noise2clean:
     c.loss.norm = "l2"  # l1, l0 (annealed), or hdr for radiance
     c.loss.tonemap = False  # the network sees tone-mapped radiance
