@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         c.model.features = (12, 24)
         c.model.depth = 3
         c.optimizer.lr = 4e-3
-        c.optimizer.noise_lr = 20.0  # its way is the same in a thousandth of the steps
+        c.optimizer.noise_lr = 20.0  # not enough yet for sigma to arrive
     if args.debug:
         common.debug(c)
         c.data.crop = 16

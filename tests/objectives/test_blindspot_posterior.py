@@ -162,3 +162,23 @@ def test_impulse_noise_at_its_ends():
     got = _run(blindspot_impulse.posterior_mean, prior, y, np.array([0.0, 1.0]))
     np.testing.assert_allclose(got[0], y[0])
     np.testing.assert_allclose(got[1], prior.mean[1])
+
+
+def test_the_learned_sigma_is_that_of_the_flattest_pixels():
+    """Of what is left when each prior is best for it: sigma grows until a prior would be negative.
+
+    Pixels have variances T; the best Sx is T - sigma^2 or 0. A quarter have that of the noise.
+    """
+    total = jnp.where(jnp.arange(400) % 4 == 0, 0.1**2, 0.1**2 + 0.05**2).reshape(1, 20, 20, 1)
+
+    def expected(sigma):
+        root = jnp.sqrt(jnp.maximum(total - sigma**2, 0))[..., None]
+        prior = Prior(jnp.zeros_like(total), root)
+        std = jnp.full_like(total, sigma)
+        return blindspot.loss(prior, jnp.sqrt(total), std, learned=True).mean()
+
+    grid = np.linspace(0.02, 0.13, 221)
+    values = _run(jax.vmap(expected), grid)
+    best = grid[values.argmin()]
+    assert (np.diff(values)[grid[:-1] < 0.0995] < 0).all()
+    np.testing.assert_allclose(best, 0.1, atol=0.002)
