@@ -2,7 +2,7 @@
 
 Claim: what configs/tomography/phantoms.py claims, for volumes.
 Run: jaxgen train --config configs/tomography/helical.py --workdir runs/helical
-Expected: see experiments/ct-self-supervised.
+Expected: not run at this length; experiments/ct-self-supervised has shorter runs, which fall short.
 Arguments: debug, simulator, noise2inverse, supervised.
 """
 

@@ -3,7 +3,7 @@
 Claim: trained on held-out noisy projections through a simulator, without a reference, a network
 beats filtered back-projection by far and comes close to a supervised one (`:supervised`).
 Run: jaxgen train --config configs/tomography/phantoms.py --workdir runs/ct
-Expected: see experiments/ct-self-supervised.
+Expected: not run at this length; experiments/ct-self-supervised has shorter runs, which fall short.
 Arguments: debug, simulator, noise2inverse, supervised.
 """
 

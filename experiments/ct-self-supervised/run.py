@@ -105,7 +105,7 @@ def compare(e: common.Experiment, scan: str, methods: list[str]) -> tuple[list, 
         rows.append({
             "scan": scan,
             "views": scanner.views,
-            "photons": scanner.photons,
+            "photons": int(scanner.photons),
             "method": name,
             "setting": setting,
             "psnr": float(decibels.mean()),
