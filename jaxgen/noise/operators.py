@@ -17,9 +17,11 @@ from jaxgen.noise.blur import Blur
 from jaxgen.noise.corruption import Corruption, Level, Linear, Noise
 from jaxgen.noise.downsample import Downsample
 from jaxgen.noise.fourier import Fourier, KSpace
+from jaxgen.noise.helical import HelicalConeBeam
 from jaxgen.noise.impulse import Impulse
 from jaxgen.noise.mask import Mask
 from jaxgen.noise.monte_carlo import MonteCarlo
+from jaxgen.noise.parallel_beam import ParallelBeam
 from jaxgen.noise.poisson import Poisson
 from jaxgen.noise.text_overlay import Text
 
@@ -54,6 +56,8 @@ NAMES: dict[str, type] = {
     "blur": Blur,
     "mask": Mask,
     "downsample": Downsample,
+    "parallel_beam": ParallelBeam,
+    "helical": HelicalConeBeam,
 }
 
 
@@ -61,20 +65,24 @@ def make(name: str, **settings: Any) -> Corruption:
     """The corruption of a name, `settings` being fields of its class.
 
     Raises:
-      ValueError: for a name or a setting that is unknown, with the nearest; for values that the
-        class refuses.
+      ValueError: for a name or a setting that is unknown, with the nearest; for a setting that is
+        needed and absent; for values that the class refuses.
     """
     if name not in NAMES:
         raise ValueError(
             f"unknown operator {name!r}{_near(name, NAMES)}; known are {', '.join(NAMES)}"
         )
-    known = [f.name for f in dataclasses.fields(NAMES[name])]
+    fields = dataclasses.fields(NAMES[name])
+    known = [f.name for f in fields]
+    absent = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in settings]
     for setting in settings:
         if setting not in known:
             raise ValueError(
                 f"operator {name!r} has no setting {setting!r}{_near(setting, known)}; it takes "
                 f"{', '.join(known)}"
             )
+    if absent:
+        raise ValueError(f"operator {name!r} needs {', '.join(absent)}, and got {settings}")
     return NAMES[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
 

@@ -27,7 +27,8 @@ X = np.random.default_rng(0).standard_normal((2, 12, 18, 2))
 
 def test_the_cases_cover_the_linear_operators():
     linear = {n for n, cls in operators.NAMES.items() if issubclass(cls, Linear)}
-    assert {name for name, _ in CASES} == linear
+    scanners = {"parallel_beam", "helical"}  # of square images only, in files of their own
+    assert {name for name, _ in CASES} == linear - scanners
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES)

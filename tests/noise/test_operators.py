@@ -101,6 +101,8 @@ SETTINGS = {  # small, with a range where there is a level
     "blur": {"sigma": 0.1},
     "mask": {"keep": 0.5, "sigma": 0.1},
     "downsample": {"sigma": 0.1},
+    "parallel_beam": {"size": 8, "angles": 3, "sigma": 0.1},
+    "helical": {"size": 8, "depth": 1, "turn": 4, "sigma": 0.1},
 }
 
 
@@ -126,6 +128,7 @@ def test_errors_of_gaussian_levels(sigma):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
+        ("parallel_beam", {"size": 8}, "'parallel_beam' needs angles, and got {'size': 8}"),
         ("gausian", {}, r"unknown operator 'gausian' \(did you mean 'gaussian'\?\)"),
         ("poisson", {"lamda": 3}, r"no setting 'lamda' \(did you mean 'lam'\?\); it takes lam"),
         ("poisson", {"lam": 0.0}, "lam is the expected count at white.*from 0.001 to .*got 0.0"),
