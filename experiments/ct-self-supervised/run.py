@@ -44,7 +44,7 @@ def training(e: common.Experiment, scan: str, method: str) -> Path:
     flat = config == "phantoms"
     source = "phantoms?size=48&num=1000" if flat else "phantoms?size=24&depth=12&num=150"
     source = e.pick(source, source, "phantoms?size=16&num=32" + "&depth=4" * (not flat))
-    images = e.pick("3200" if flat else "500", "100k", "64")
+    images = e.pick("12k" if flat else "500", "100k", "64")
     size = {
         "data.source": source,
         "images": images,
