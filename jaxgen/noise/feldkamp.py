@@ -71,6 +71,7 @@ def _bilinear(q: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
     column = jnp.clip(jnp.broadcast_to(column, shape), 0, q.shape[1] - 1)
     i = jnp.clip(jnp.floor(row).astype(jnp.int32), 0, max(q.shape[0] - 2, 0))
     j = jnp.clip(jnp.floor(column).astype(jnp.int32), 0, max(q.shape[1] - 2, 0))
+    i, j = jax.lax.optimization_barrier((i, j))  # one rounding for all uses
     f, g = (row - i)[..., None], (column - j)[..., None]
     down, right = jnp.minimum(i + 1, q.shape[0] - 1), jnp.minimum(j + 1, q.shape[1] - 1)
     top = q[i, j] * (1 - g) + q[i, right] * g

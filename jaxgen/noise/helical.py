@@ -163,7 +163,7 @@ def _white(beam: HelicalConeBeam) -> np.ndarray:
 
 def _linear(at: jax.Array, count: int) -> list[tuple[jax.Array, jax.Array]]:
     """(index, weight) of the two neighbours of fractional places; weight 0 where there is none."""
-    first = jnp.floor(at)
+    first = jax.lax.optimization_barrier(jnp.floor(at))  # one rounding for both uses
     found = []
     for index, weight in ((first, 1 - (at - first)), (first + 1, at - first)):
         inside = (index >= 0) & (index < count)

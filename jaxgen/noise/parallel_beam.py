@@ -94,7 +94,9 @@ class ParallelBeam(Scanner):
             cos, sin = jnp.cos(theta), jnp.sin(theta)
             t = (at * cos - at[:, None] * sin).reshape(-1)  # rows go down, y goes up
             a, b = pixel * jnp.abs(cos), pixel * jnp.abs(sin)
+            # Kept: some programs compute it for cells and for weights, with other roundings.
             first = jnp.floor((t - (a + b) / 2) / width + cells / 2)
+            first = jax.lax.optimization_barrier(first)
             edge = (first - cells / 2) * width - t
             below = trapezoid_integral(edge, a, b)
             y = jnp.zeros((cells, *columns.shape[1:]), x.dtype)
