@@ -200,11 +200,20 @@ class Run:
         return cls(Path(workdir), config, saved["facts"], plan, make_mesh(config), verify)
 
     def held_out(self) -> Any:
-        """The test split, for plans that sample from data; None when they do not."""
+        """The test split, for plans that sample from data; None when they do not.
+
+        Raises:
+          ValueError: the run was imported without data.
+        """
         needs = self.plan.sample.needs
         vectors = "label" in needs and self.facts["label_kind"] == "vector"
         if "image" not in needs and not vectors:
             return None
+        if self.facts["name"] == "imported":
+            raise ValueError(
+                f"{self.workdir} was imported without data, which it samples from; import it again "
+                "with --data SOURCE"
+            )
         return load_source(self.config.data.source, "test")
 
     def average(

@@ -110,6 +110,11 @@ def test_an_import_has_the_keys_of_every_denoiser(imported):
     assert {n for n in saved if not of_model(n)} == {n for n in other if not of_model(n)}
 
 
+def test_an_import_without_data_has_nothing_to_be_scored_on(imported, capsys):
+    assert main(["evaluate", "--workdir", str(imported)]) == 2
+    assert "was imported without data, which it samples from; import it" in capsys.readouterr().err
+
+
 def test_an_import_is_scored_on_data_of_any_size(tmp_path, capsys):
     np.savez(tmp_path / "x_25.npz", **draw())
     data = np.random.default_rng(0).integers(0, 256, (20, 8, 12, 1)).astype("u1")
