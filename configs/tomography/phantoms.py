@@ -3,8 +3,8 @@
 Claim: trained on held-out noisy projections through a simulator, without a reference, a network
 beats filtered back-projection by far and comes close to a supervised one (`:supervised`).
 Run: jaxgen train --config configs/tomography/phantoms.py --workdir runs/ct
-Expected: not run at this length; experiments/ct-self-supervised has shorter runs: 28.6 dB on a noisy
-  scan, 8 above back-projection, 0.7 below a supervised network.
+Expected: not run at this length; experiments/ct-self-supervised has shorter runs: on a noisy scan
+  28.6 dB, 8 above back-projection and 0.7 below a supervised network.
 Arguments: debug, simulator, noise2inverse, supervised.
 """
 
