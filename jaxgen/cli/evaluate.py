@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         print(
             f"{name:<40} {value:12.5g}" + (f"   (floor {floor:.5g})" if floor is not None else "")
         )
-    for note in scorer.notes():
+    for note in scorer.notes(scores):
         print(f"note: {note}")
     if jax.process_index() > 0:
         return 0
@@ -322,16 +322,15 @@ class Scorer:
         both = np.concatenate([images[order], nearest], axis=2)
         return pictures.grid(both, columns=6, scale=max(1, 64 // both.shape[1]), pad=3)
 
-    def notes(self) -> list[str]:
+    def notes(self, scores: Mapping[str, float]) -> list[str]:
         """What is to be known of the last scores."""
-        from jaxgen.metrics import evaluate
         from jaxgen.metrics.frechet_infinity import bias_note
         from jaxgen.metrics.moments import Moments
 
         sets = self.fake, self.real
         if "frechet" not in self.metrics or any(isinstance(z, Moments) for z in sets):
             return []
-        value = evaluate.METRICS["frechet"](*sets, self.settings)["frechet"]
+        value = scores[f"frechet@{self.net.name}"]
         note = bias_note(*sets, value, ddof=self.settings.ddof, seed=self.settings.seed)
         return [note] if note else []
 

@@ -5,7 +5,6 @@ methods "simulator" and "noise2inverse" see an object through that scan and in n
 "supervised" compares with the object itself, and so does the score of any run.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,7 @@ from jaxgen.common import params as parameters
 from jaxgen.common import rng, units
 from jaxgen.networks.n2n_unet import N2NUNet
 from jaxgen.networks.unet3d import UNet3D
-from jaxgen.noise.helical import HelicalConeBeam
-from jaxgen.noise.parallel_beam import ParallelBeam
+from jaxgen.noise import operators
 from jaxgen.noise.transmission import Scanner
 from jaxgen.objectives import tomography as objective
 from jaxgen.recipes import common, score
@@ -45,13 +43,11 @@ def scanner_of(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> S
         raise ValueError(f"a scanner turns around square images or slices, got {h}x{w}")
     given = {k: score.plain(v) for k, v in config.noise.items()}
     shape = {"parallel_beam": {"size": h}, "helical": {"size": h, "depth": c}}
-    kinds = {"parallel_beam": ParallelBeam, "helical": HelicalConeBeam}
     name = given.pop("name")
-    kind = choose("config.noise.name", name, kinds)
-    known = {f.name for f in dataclasses.fields(kind)} - set(shape[name])
-    if unknown := sorted(set(given) - known):
-        raise ValueError(f"config.noise: {name} takes no {unknown}, but {sorted(known)}")
-    return kind(**shape[name], **given)
+    own = choose("config.noise.name", name, shape)
+    if twice := sorted(set(own) & set(given)):
+        raise ValueError(f"config.noise: the data's shape gives {twice}; leave them out")
+    return operators.make(name, **own, **given)
 
 
 def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:

@@ -78,7 +78,12 @@ def _changed(**changes):
 @pytest.mark.parametrize(
     "changes,shape,text",
     [
-        ({"noise": {"angels": 8}}, (8, 8, 1), r"parallel_beam takes no \['angels'\], but"),
+        (
+            {"noise": {"angels": 8}},
+            (8, 8, 1),
+            "'parallel_beam' has no setting 'angels'.*did you mean 'angles'",
+        ),
+        ({"noise": {"size": 8}}, (8, 8, 1), r"data's shape gives \['size'\]; leave them out"),
         ({"noise": {"name": "parallel"}}, (8, 8, 1), "did you mean 'parallel_beam'"),
         ({"loss": {"method": "noise2noise"}}, (8, 8, 1), "did you mean 'noise2inverse'"),
         ({"model": {"network": "unet"}}, (8, 8, 1), "config.model.network is 'unet'"),
