@@ -328,7 +328,7 @@ class Scorer:
         from jaxgen.metrics.moments import Moments
 
         sets = self.fake, self.real
-        if "frechet" not in self.metrics or any(isinstance(z, Moments) for z in sets):
+        if "frechet" not in self.metrics or isinstance(self.fake, Moments):
             return []
         value = scores[f"frechet@{self.net.name}"]
         note = bias_note(*sets, value, ddof=self.settings.ddof, seed=self.settings.seed)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxgen.metrics.frechet import between, fit
-from jaxgen.metrics.moments import as_features, as_pair
+from jaxgen.metrics.moments import Moments, as_features, as_pair, check_widths
 
 
 class Line(NamedTuple):
@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
 def frechet_infinity(
     x: ArrayLike,
-    y: ArrayLike,
+    y: ArrayLike | Moments,
     *,
     points: int = 15,
     least: int | None = None,
@@ -38,13 +38,18 @@ def frechet_infinity(
     Args:
       points: number of sizes N. least: the smallest; None: n / 10, but as many as dimensions, or
         n / 2 where that is less.
-      both: parts of y of the same share, too: for two samples of one distribution.
+      both: parts of y of the same share, too: for two samples of one distribution. Else y may be
+        moments.
       seed: of the parts, which are drawn without replacement. ddof: as `frechet`.
     Raises:
       ValueError: less than 2 sizes, or sizes that are not in 2..n.
     Source: arXiv:1911.07023, Sec. 3; 15 sizes from 5000 to 50,000 there.
     """
-    x, y = as_pair(x, y)
+    if isinstance(y, Moments) and not both:
+        x = as_features(x, "x")
+        check_widths(x.shape[1], len(y.mean))
+    else:
+        x, y = as_pair(x, y)
     n, d = x.shape
     least = max(n // 10, min(d, n // 2), 2) if least is None else least
     if points < 2 or not 2 <= least < n:
@@ -63,17 +68,18 @@ def frechet_infinity(
     return Line(float(distance), float(slope), sizes, np.array(values))
 
 
-def bias_note(x: ArrayLike, y: ArrayLike, value: float, **options: int) -> str | None:
+def bias_note(x: ArrayLike, y: ArrayLike | Moments, value: float, **options: int) -> str | None:
     """What to know of a distance `value` of few samples, below 10 a dimension; None: many.
 
     Takes some seconds where d is in the thousands.
     """
-    x, y = as_features(x, "x", exact=False), as_features(y, "y", exact=False)
-    n, d = min(len(x), len(y)), x.shape[1]
+    x = as_features(x, "x", exact=False)
+    other = y.count if isinstance(y, Moments) else len(y)
+    n, d = min(len(x), other), x.shape[1]
     if n >= 10 * d or n < 20:
         return None
     line = frechet_infinity(x, y, points=5, **options)
-    few = f"{len(x)} and {len(y)} samples are few for a Frechet distance in {d} dimensions"
+    few = f"{len(x)} and {other} samples are few for a Frechet distance in {d} dimensions"
     return (
         f"{few}: extrapolated to infinitely many of the first set it is {line.distance:.4g}, "
         f"{value - line.distance:.3g} of {value:.4g} is bias"

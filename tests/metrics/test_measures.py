@@ -102,6 +102,16 @@ def test_the_expectation_of_the_distance_is_linear_in_one_over_n():
         assert abs(np.mean(values) - 1.5 / n) < 4 * error + 1 / n**2
 
 
+def test_the_line_needs_only_moments_of_the_other_set():
+    x, y = gauss(3, 60, 5), gauss(4, 400, 5)
+    moments = Moments(5).update(y)
+    whole, other = frechet_infinity(x, y), frechet_infinity(x, moments)
+    assert other.distance == pytest.approx(whole.distance, abs=1e-9)
+    assert "40 and 400 samples" in bias_note(x[:40], moments, 1.0)
+    with pytest.raises(ValueError, match="one width"):
+        frechet_infinity(x, Moments(4).update(y[:, :4]))
+
+
 def test_a_note_says_how_much_is_bias():
     x, y = gauss(0, 100, 12), gauss(1, 300, 12)
     note = bias_note(x, y, frechet(x, y))
