@@ -278,28 +278,19 @@ class Step:
         self.programs: list[Any] = []
         self.trace_seconds = self.compile_seconds = 0.0
 
-    def lower(self, *args: Any) -> list[Any]:
-        """The programs, traced for arguments like these: arrays, or structs with shardings.
-
-        Needs no device, so that the mesh may be of devices that only a topology describes.
-        """
-        lowered, before = [], {}
-        for program in self._jitted:
-            lowered.append(program.lower(before, *args))
-            names = lowered[-1].out_info[1]
-            before = {n: jax.ShapeDtypeStruct((), jnp.float32, sharding=self._whole) for n in names}
-        return lowered
-
     def compile(self, *args: Any, options: Mapping[str, Any] | None = None) -> "Step":
         """Compiles for arguments like these; options: of XLA's compiler."""
-        start = time.perf_counter()
-        lowered = self.lower(*args)
+        start, lowered, before = time.perf_counter(), [], {}
+        self._absent = []
+        for program in self._jitted:
+            lowered.append(program.lower(before, *args))
+            before = meshes.place(_absent(lowered[-1].out_info[1]), self._whole)
+            self._absent.append(before)
         traced = time.perf_counter()
         with ThreadPoolExecutor(len(lowered)) as pool:
             self.programs = list(pool.map(lambda x: x.compile(options), lowered))
         self.trace_seconds = traced - start
         self.compile_seconds = time.perf_counter() - traced
-        self._absent = [meshes.place(_absent(x.out_info[1]), self._whole) for x in lowered]
         return self
 
     def __call__(
