@@ -160,11 +160,15 @@ def load_source(spec: str, split: str) -> Any:
     return source.in_memory(sources.load(spec, split))
 
 
-def make_mesh(config: Any) -> Any:
-    """The mesh that the config asks for, over all devices."""
+def make_mesh(config: Any, devices: Any = None) -> Any:
+    """The mesh that the config asks for, over all devices unless given.
+
+    Runs of before the axis `tensor` have no size for it.
+    """
     from jaxgen.common import mesh
 
-    return mesh.make_mesh(config.mesh.data, config.mesh.fsdp)
+    axes = config.mesh
+    return mesh.make_mesh(axes.data, axes.fsdp, axes.get("tensor", 1), devices)
 
 
 @dataclasses.dataclass
