@@ -48,6 +48,25 @@ def of_product(eqn: Any, shape: Callable[[Any], tuple[int, ...]] = shape_of) -> 
     return 2.0 * math.prod(out) / math.prod(p["lhs_dilation"]) * depth
 
 
+def sides(eqn: Any, shape: Callable[[Any], tuple[int, ...]] = shape_of) -> tuple[int, int, int]:
+    """(rows, depth, columns) of the matrix product that one such equation amounts to."""
+    p, (left, right), out = eqn.params, map(shape, eqn.invars), shape(eqn.outvars[0])
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), (batch, _) = p["dimension_numbers"]
+        depth = math.prod(left[d] for d in contracted)
+        rows = math.prod(left) // max(depth * math.prod(left[d] for d in batch), 1)
+        return rows, depth, math.prod(right[d] for d in _free(right, p["dimension_numbers"]))
+    names, groups = p["dimension_numbers"], p["feature_group_count"] * p["batch_group_count"]
+    columns = right[names.rhs_spec[0]]
+    rows = math.prod(out) // max(out[names.out_spec[1]], 1)
+    return rows, math.prod(right) // max(columns, 1), max(columns // groups, 1)
+
+
+def _free(right: tuple[int, ...], numbers: Any) -> list[int]:
+    (_, contracted), (_, batch) = numbers
+    return [d for d in range(len(right)) if d not in contracted and d not in batch]
+
+
 def products(jaxpr: Any) -> Mapping[str, float]:
     """FLOPs of matrix products and convolutions by dtype of their operands, devices together.
 

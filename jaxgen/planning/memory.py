@@ -65,13 +65,15 @@ class Peak:
     """The most bytes that a program holds beside its arguments, by kind.
 
     activations: scale with the batch. weights: parameters in the form that products read. gradients:
-    what products leave of them, and updates. traffic: bytes that all kernels read and write.
+    what products leave of them, and updates. traffic: bytes that all kernels read and write;
+    seconds: that they take.
     """
 
     activations: int = 0
     weights: int = 0
     gradients: int = 0
     traffic: int = 0
+    seconds: float = 0.0
 
     @property
     def total(self) -> int:
@@ -84,11 +86,15 @@ class Rules:
     """How arrays lie on a chip.
 
     size: bytes of a value. split: the part of a value without the batch that one chip keeps, as a
-    share of 1 (fsdp). into_products: whether products compute elementwise operands themselves.
+    share of 1 (fsdp). seconds: of a kernel, from its operation, dtype and bytes. gathered: whether
+    products read parameters that are gathered first. into_products: whether products compute
+    elementwise operands themselves.
     """
 
     size: Callable[[Value], int]
     split: Callable[[Value], float]
+    seconds: Callable[[Op, str, float], float]
+    gathered: bool = False
     into_products: bool = True
 
 
@@ -109,7 +115,9 @@ class _Stored:
         self.kept = [True] * n  # stored, not computed in its readers
         self.reads: list[frozenset[int]] = [frozenset()] * n  # of what is not stored
         outputs = set(program.outputs)
-        products = list(itertools.accumulate((op.name in PRODUCTS for op in program.ops), initial=0))
+        products = list(
+            itertools.accumulate((op.name in PRODUCTS for op in program.ops), initial=0)
+        )
         for i, op in enumerate(program.ops):
             if not _elementwise(op):
                 continue
@@ -140,8 +148,10 @@ class _Stored:
             op = self.program.ops[r]
             if op.inner or op.name in STORED or op.name == "concatenate":
                 return False
-            if op.name in PRODUCTS and not self.rules.into_products:
-                return False
+            if op.name in PRODUCTS:
+                whole = self.rules.gathered and not self.program.values[v].batch
+                if whole or not self.rules.into_products:
+                    return False
         return True
 
     def _needs(self) -> tuple[list[int], list[bool]]:
@@ -171,7 +181,7 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
     stored, values = _Stored(program, rules), program.values
     outside = {*program.inputs, *free}
     ends: list[list[int]] = [[] for _ in range(len(program.ops) + 1)]
-    now, best, traffic = Peak(), Peak(), 0
+    now, best, traffic, seconds = Peak(), Peak(), 0, 0.0
 
     def size_of(v: int) -> tuple[str, int]:
         if values[v].batch:
@@ -197,8 +207,13 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
             kind, size = size_of(v)
             setattr(now, kind, getattr(now, kind) - size)
         if inner:
-            traffic += op.times * max(p.traffic for p in inner)
-        else:
-            traffic += sum(size_of(v)[1] for v in {*stored.sources(op), *made})
-    best.traffic = traffic
+            dearest = max(inner, key=lambda p: p.seconds)
+            traffic += op.times * dearest.traffic
+            seconds += op.times * dearest.seconds
+            continue
+        moved = sum(size_of(v)[1] for v in {*stored.sources(op), *made})
+        dtype = np.dtype(values[op.ins[0]].dtype).name if op.flops else ""
+        traffic += moved
+        seconds += rules.seconds(op, dtype, moved)
+    best.traffic, best.seconds = traffic, seconds
     return best

@@ -46,7 +46,10 @@ class Value:
 
 @dataclasses.dataclass(slots=True)
 class Op:
-    """One operation on values, by number. flops: of products. inner: programs of a loop's bodies."""
+    """One operation on values, by number.
+
+    flops, sides: of a product (see flops.sides). inner: programs of a loop's bodies, done `times`.
+    """
 
     name: str
     ins: tuple[int, ...]
@@ -54,6 +57,7 @@ class Op:
     flops: float = 0.0
     inner: tuple["Program", ...] = ()
     times: int = 1
+    sides: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclasses.dataclass
@@ -128,16 +132,17 @@ class _Flattener:
             times = eqn.params["length"] if name == "scan" else 1
             if name == "while":
                 inner = [b for b in inner if len(b.outvars) == len(eqn.outvars)]
-            self.ops.append(
-                Op(name, tuple(ins), tuple(outs), 0, tuple(map(flatten, inner)), times)
-            )
+            self.ops.append(Op(name, tuple(ins), tuple(outs), 0, tuple(map(flatten, inner)), times))
             return outs
         body = flops.expanded(eqn) or (inner[0] if inner else None)
         if body is not None and len(body.invars) == len(ins):
             return self.run(body, ins)
         outs = [self.value(v.aval) for v in eqn.outvars]
-        work = flops.of_product(eqn, lambda v: local(v.aval.shape)[0]) if name in PRODUCTS else 0
-        self.ops.append(Op(name, tuple(ins), tuple(outs), work))
+        op = Op(name, tuple(ins), tuple(outs))
+        if name in PRODUCTS:
+            shape = lambda v: local(v.aval.shape)[0]
+            op.flops, op.sides = flops.of_product(eqn, shape), flops.sides(eqn, shape)
+        self.ops.append(op)
         return outs
 
 
@@ -192,7 +197,5 @@ def parts(plan: Plan, data: Mapping[str, Any], *, share: int, microbatches: int 
         jaxpr = traced.jaxpr.jaxpr
         before = ["metrics"] * (len(jaxpr.invars) - len(names) - 1)
         program = flatten(jaxpr)
-        found.append(
-            Part(phases, every, program, [*before, *names, "key"], flops.unbounded(jaxpr))
-        )
+        found.append(Part(phases, every, program, [*before, *names, "key"], flops.unbounded(jaxpr)))
     return found
