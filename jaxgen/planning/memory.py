@@ -20,6 +20,7 @@ import numpy as np
 from jaxgen.planning.program import PRODUCTS, Op, Program, Value
 
 LANES = 128
+SMALLEST = 512  # bytes of an array on a TPU
 SMALL = 4096  # bytes that any kernel may read beside
 KINDS = ("activations", "weights", "gradients")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
@@ -36,8 +37,7 @@ def padded(value: Value) -> int:
     shape = [n for n in value.shape if n != 1]
     size = _item(value)
     if len(shape) < 2 or not value.nbytes:
-        n = math.prod(value.shape)
-        return size * (-(-n // LANES) * LANES if n > LANES else n)
+        return max(SMALLEST, -(-math.prod(value.shape) // LANES) * LANES * size)
     rows = 8 * max(1, 4 // max(size, 1)) if size < 4 else 8
     grow = lambda n, to: -(-n // to) * to / n
     best = min(
