@@ -123,6 +123,7 @@ def compile_step(
             known = _compile(lowered, name, log)
             if cache:
                 write_json(path, known)
+        known["collectives"] = {k: tuple(v) for k, v in known["collectives"].items()}
         found.append(Program(phases, every, **known))
     return found
 
