@@ -113,7 +113,13 @@ def run_phase(
         metrics = {n: jnp.mean(m.astype(jnp.float32)) for n, m in aux.metrics.items()}
         return loss, ({"loss": loss, **metrics}, {**stats, **aux.stats}, dict(aux.fixed))
 
-    grad = jax.grad(mean_loss, has_aux=True)
+    lies = None if mesh is None else states.param_shardings(plan, mesh, trained)
+
+    def grad(*args: Any) -> Any:
+        # Like the params, so that each device sums its part only (a reduce-scatter).
+        grads, reported = jax.grad(mean_loss, has_aux=True)(*args)
+        return (grads if lies is None else jax.lax.with_sharding_constraint(grads, lies)), reported
+
     if microbatches == 1:
         grads, (metrics, stats, fixed) = grad(trained, data, keys, dict(state.stats), jnp.int32(0))
     else:
@@ -127,6 +133,7 @@ def run_phase(
             return (jax.tree.map(jnp.add, total, g), stats), (metrics, fixed)
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
+        zeros = zeros if lies is None else jax.lax.with_sharding_constraint(zeros, lies)
         (grads, stats), (metrics, fixed) = jax.lax.scan(
             accumulate, (zeros, dict(state.stats)), (parts, jnp.arange(microbatches))
         )
