@@ -189,7 +189,8 @@ def _run(
     data = meshes.constrain_batch(data, how["mesh"])
     for phase in phases:
         own = phase_key(key, state.step, phase.name)
-        new, reported = run_phase(plan, phase, state, data, frozen, own, **how)
+        with meshes.traced_for(how["mesh"]):
+            new, reported = run_phase(plan, phase, state, data, frozen, own, **how)
         params, opt, stats, guard = new
         state = dataclasses.replace(
             state,
