@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from jaxgen.planning import hlo
-from jaxgen.planning.chips import GIB
 from jaxgen.planning.estimate import arguments
 from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan
@@ -150,12 +150,18 @@ def _compile(lowered: Any, name: str, log: Callable[[str], None]) -> dict[str, A
             log(f"{name}: {time.perf_counter() - start:.0f} s")
 
     threading.Thread(target=tell, daemon=True).start()
+    # JAX's own cache can write such a program and not read it again.
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
         raise _explained(e, name) from e
     finally:
         done.set()
+        jax.config.update("jax_enable_compilation_cache", kept)
+        compilation_cache.reset_cache()
     seconds = time.perf_counter() - start
     log(f"{name}: compiled in {seconds:.0f} s")
     return describe(compiled) | {"seconds": round(seconds, 1)}

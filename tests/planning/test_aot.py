@@ -15,7 +15,7 @@ from jaxgen.train.plan import Aux, Phase, Plan, Player
 tpu = pytest.mark.skipif(
     not importlib.util.find_spec("libtpu"), reason='needs libtpu: pip install "jaxgen[tpu]"'
 )
-WIDTH, BATCH = 1024, 8192
+WIDTH, BATCH = 1024, 4096
 
 
 def loss(params, batch, key, context):
@@ -62,25 +62,23 @@ def test_the_compiler_sees_the_sharded_state_donated(cache):
     assert 0 < scalars <= 16 * 512  # step, counts and key, in a line of memory each
     assert state <= program.aliased <= state + scalars
     assert program.need == program.arguments + program.outputs - program.aliased + program.temporary
-    assert program.temporary > 0
 
 
 @tpu
 def test_collectives_are_those_of_fsdp(cache):
     """Weights are gathered, gradients scattered, and no whole gradient is summed everywhere."""
-    (fsdp,) = aot.compile_step(
-        dense_plan(), data(), meshes.make_mesh(1, 16, devices=aot.devices("v5e:4x4"))
-    )
-    (replicated,) = aot.compile_step(
-        dense_plan(), data(), meshes.make_mesh(16, 1, devices=aot.devices("v5e:4x4"))
-    )
-    whole = 2 * WIDTH**2 * 4
-    assert replicated.collectives.keys() == {"all-reduce"}
-    assert whole <= replicated.collectives["all-reduce"][1] < whole + 1024
-    assert fsdp.collectives.get("all-reduce", (0, 0))[1] < whole / 16
-    assert set(fsdp.collectives) & {"all-gather", "collective-permute"}
-    assert replicated.flops == pytest.approx(fsdp.flops, rel=0.1)
-    assert fsdp.need < replicated.need
+    devices = aot.devices("v5e:2x2")
+    (fsdp,) = aot.compile_step(dense_plan(), data(), meshes.make_mesh(1, 4, devices=devices))
+    (copies,) = aot.compile_step(dense_plan(), data(), meshes.make_mesh(4, 1, devices=devices))
+    whole = 2 * WIDTH**2  # numbers in both matrices
+    assert copies.collectives.keys() == {"all-reduce"}
+    assert 4 * whole <= copies.collectives["all-reduce"][1] < 4 * whole + 1024
+    assert fsdp.collectives["reduce-scatter"][1] == 4 * whole
+    assert fsdp.collectives["all-gather"][1] == 2 * whole  # bfloat16 is what products read
+    assert fsdp.collectives.get("all-reduce", (0, 0))[1] < 1024
+    assert copies.flops == pytest.approx(fsdp.flops, rel=0.1)
+    batch = BATCH * WIDTH * 4 // 4
+    assert fsdp.arguments - batch == pytest.approx((copies.arguments - batch) / 4, rel=1e-2)
 
 
 @tpu
@@ -122,7 +120,8 @@ def test_several_slices(cache):
         assert len({d.slice_index for d in part.flat}) == 1
     (program,) = aot.compile_step(dense_plan(), data(), mesh)
     assert program.aliased > 0
-    print(program.collectives)
+    part = 2 * WIDTH**2 * 4 // 4  # of the gradients, summed with the other slice's
+    assert part <= program.collectives["send"][1] < 1.01 * part
 
 
 @tpu
