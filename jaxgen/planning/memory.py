@@ -3,10 +3,10 @@
 The model of the compiler, in the order of the trace (docs/planning.md: how near it comes):
 
 - Elementwise operations are computed inside of the kernels that read them, again in each, unless
-  that reads more bytes than the result has and is done twice or after the next product. Products, reductions and loops store their results,
-  and concatenations their operands.
+  that reads more bytes than the result has and is done twice or after the next product.
+- Products, reductions and loops store their results, concatenations their operands.
 - A value is held from its operation to the last kernel that reads it.
-- New parameters, optimizer and averages take the place of the old ones, as does what a loop carries.
+- New parameters, optimizer and averages take the place of the old ones, as what a loop carries.
 """
 
 import dataclasses
@@ -64,8 +64,8 @@ def _item(value: Value) -> int:
 class Peak:
     """The most bytes that a program holds beside its arguments, by kind.
 
-    activations: scale with the batch. weights: parameters in the form that products read. gradients:
-    what products leave of them, and updates. traffic: bytes that all kernels read and write;
+    activations: scale with the batch. weights: parameters in the form that products read.
+    gradients: what products leave of them, and updates. traffic: bytes that all kernels read and write;
     seconds: that they take.
     """
 
@@ -126,7 +126,7 @@ class _Stored:
             for v in op.outs:
                 little = read <= 1.1 * program.values[v].nbytes + SMALL
                 r = self.readers[v]
-                soon = len(r) == 0 or len(r) == 1 and products[r[0]] == products[i]
+                soon = len(r) == 0 or (len(r) == 1 and products[r[0]] == products[i])
                 if v not in outputs and self._inline(v) and (little or soon):
                     self.kept[v], self.reads[v] = False, sources
         self.last, self.weight = self._needs()
