@@ -1,6 +1,8 @@
 """The step compiled for TPUs that are not here; skipped where libtpu is not installed."""
 
 import importlib.util
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,13 @@ import optax
 import pytest
 
 from jaxgen import averaging
+from jaxgen.cli import plan as command
 from jaxgen.common import mesh as meshes
 from jaxgen.planning import aot
 from jaxgen.train.plan import Aux, Phase, Plan, Player
 
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ["--config", str(ROOT / "configs/edm2/digits.py:debug"), "--compile"]
 tpu = pytest.mark.skipif(
     not importlib.util.find_spec("libtpu"), reason='needs libtpu: pip install "jaxgen[tpu]"'
 )
@@ -140,10 +145,35 @@ def test_unknown_topologies_are_explained():
         aot.devices("v5e:3x3")
 
 
+@tpu
+@pytest.mark.slow
+def test_the_command_compiles_a_small_unet(cache, tmp_path, capsys):
+    out = tmp_path / "plan.json"
+    flags = ["--topology", "v5e:2x2", "--config.mesh.fsdp=2", "--json", str(out)]
+    assert command.main([*DIGITS, *flags]) == 0
+    said = capsys.readouterr()
+    assert "estimate" in said.out and "compiler" in said.out and "state and batch" in said.out
+    assert "program 1 of 1 (score): compiled in" in said.err
+    (program,) = json.loads(out.read_text())["compiled"]
+    assert program["aliased"] > 0
+    assert {"all-gather", "all-reduce"} <= program["collectives"].keys()
+    assert command.main([*DIGITS, *flags]) == 0
+    assert "known, compiled in" in capsys.readouterr().err
+
+
 def test_without_libtpu_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "libtpu" else find(name, *a)
+    )
     with pytest.raises(ValueError, match=r'pip install "jaxgen\[tpu\]"'):
-        aot.devices("v5e:2x2")
+        command.main([*DIGITS, "--topology", "v5e:2x2"])
+
+
+@pytest.mark.parametrize("flags", [["--topology", "h200:8"], []])
+def test_only_tpus_are_compiled_for(flags):
+    with pytest.raises(ValueError, match="--compile is for a TPU topology such as v5e:4x4, got"):
+        command.main([*DIGITS, *flags])
 
 
 @pytest.mark.parametrize(
