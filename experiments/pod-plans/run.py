@@ -37,7 +37,6 @@ PRESETS = {
 PODS = ("v5e:16x16", "v5p:8x8x8", "v6e:16x16", "h200:8", "h200:64", "h200:512")
 GAN_PODS = ("v5e:4x8", "v5p:2x4x4", "v6e:4x8", *PODS[3:])  # their batch is 32
 SHARED = {"v5e": 16, "v5p": 64, "v6e": 16, "h200": 8}  # mesh.fsdp of diffusion models
-PARTS = (1, 2, 4, 8, 16, 32, 64)  # microbatches that are tried
 FULL = 0.9  # of a chip's memory may be taken
 COMPILED = (("EDM2-XS 512", "v5e:16x16"), ("EDM2-XXL 512", "v5p:8x8x8"), ("ADM 256", "v6e:16x16"))
 KEPT = Path(__file__).resolve().parent / "compiled.json"
@@ -107,17 +106,24 @@ def plan(e: common.Experiment, preset: str, pod: Any, batch: int, how: Setting) 
 
 
 def settle(e: common.Experiment, preset: str, pod: Any, batch: int) -> tuple[Setting, Any]:
-    """The first setting that fits, remat and few microbatches before many; else the last."""
+    """The first that fits: as it is, with remat, with as many microbatches as the need asks for."""
     config, *_ = opened(preset, False, e.debug)
     diffusion = "model" in config
-    fsdp = min(SHARED[pod.name], pod.chips) if diffusion else 1
-    share = batch // pod.chips
-    cases = [(False, 1), *((diffusion, n) for n in PARTS if share % n == 0)]
-    for remat, parts in dict.fromkeys(cases):
-        how = Setting(fsdp, remat, parts)
+    how = Setting(min(SHARED[pod.name], pod.chips) if diffusion else 1, False, 1)
+    found = plan(e, preset, pod, batch, how)
+    if found.need > FULL * found.hbm and diffusion:
+        how = dataclasses.replace(how, remat=True)
         found = plan(e, preset, pod, batch, how)
-        if found.need <= FULL * found.hbm:
+    while found.need > FULL * found.hbm:
+        images = found.memory["activations"] * how.microbatches
+        room = max(FULL * found.hbm - found.need + found.memory["activations"], 1)
+        more = [n for n in range(how.microbatches + 1, batch // pod.chips + 1)
+                if batch // pod.chips % n == 0]  # fmt: skip
+        if not more:
             break
+        parts = next((n for n in more if images / n < room), more[-1])
+        how = dataclasses.replace(how, microbatches=parts)
+        found = plan(e, preset, pod, batch, how)
     return how, found
 
 
