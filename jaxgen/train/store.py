@@ -5,6 +5,11 @@ not notice flipped bytes, so after each commit the first process writes `manifes
 with the sha256 of every file, and nothing is read before its files have been checked. Arrays are
 kept flat, under their names; a restore always has a target, and names are compared first.
 
+A save holds the caller up only while it takes hold of the arrays' values; setting Orbax up, which
+costs Orbax tens of milliseconds, is done in a thread, too. Not so with several processes, whose
+barriers have to come in one order with the steps' collectives, nor with split arrays, which Orbax
+writes shard by shard.
+
 Only this file knows Orbax.
 """
 
@@ -28,6 +33,10 @@ from jaxgen.common import trees
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 Tree = Any
+
+# Orbax numbers its operations process-wide: of two saves that start at once in two stores, one
+# would wait for the other's folders.
+_STARTING = threading.Lock()
 
 
 class SaveError(RuntimeError):
@@ -80,7 +89,10 @@ class Store:
         self.folder = Path(folder).resolve()
         self.verify_reads = verify
         self.log = log
-        self._pending: tuple[int, threading.Thread] | None = None
+        self._pending: tuple[int, threading.Thread, bool] | None = (
+            None  # bool: all is in the thread
+        )
+        self._error: Exception | None = None  # what that thread met
         self._failed = threading.Event()
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         self._manager = ocp.CheckpointManager(
@@ -120,7 +132,8 @@ class Store:
     def save(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> float:
         """Starts writing an entry and returns the seconds the caller was held up.
 
-        Arrays may be donated or changed right after. An entry of that number is replaced.
+        Arrays may be donated or changed right after. An entry of that number is replaced. Until it
+        is written, the host holds a copy of the arrays (on CPU they are shared until donated).
 
         Raises:
           SaveError: this entry, or the one before it, could not be written.
@@ -128,35 +141,63 @@ class Store:
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        arrays = {k: {n: _kind(x) for n, x in _flat(t).items()} for k, t in items.items()}
-        args = {k: ocp.args.StandardSave(_flat(t)) for k, t in items.items()}
-        args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
-        try:
+        flat = {k: _flat(t) for k, t in items.items()}
+        arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
+        meta = {**meta, "arrays": arrays}
+        in_thread = jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(flat)))
+        if in_thread:
+            flat = jax.device_get(jax.tree.map(_own, flat))
+        else:
+            try:
+                self._start(number, flat, meta)
+            except Exception as e:
+                raise self.failure(f"{self.folder / str(number)}", e, number) from e
+        work = (number, flat, meta) if in_thread else (number,)
+        thread = threading.Thread(target=self._finish, args=work, daemon=True)
+        thread.start()
+        self._pending = (number, thread, in_thread)
+        return time.perf_counter() - start
+
+    def _start(self, number: int, flat: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
+        """Orbax's part of a save that it does before it returns."""
+        args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
+        args["meta"] = ocp.args.JsonSave(meta)
+        with _STARTING:
             if number in self._manager.all_steps():
                 self._manager.delete(number)
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
-        except Exception as e:
-            raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        thread = threading.Thread(target=self._write_manifest, args=(number,), daemon=True)
+
+    def _finish(self, number: int, *work: Any) -> None:
+        """In a thread: the rest of a save, or (given arrays) all of it, and the checksums."""
+        if work:
+            try:
+                self._start(number, *work)
+                self._manager.wait_until_finished()
+            except Exception as e:
+                self._error = e
+                return
         if jax.process_index() == 0:
-            thread.start()
-        self._pending = (number, thread)
-        return time.perf_counter() - start
+            self._write_manifest(number)
 
     def wait(self) -> None:
         """Returns when the last save and its checksums are on disk, or raises SaveError."""
         if self._pending is None:
             return
-        number, thread = self._pending
+        number, thread, in_thread = self._pending
         self._pending = None
         try:
-            self._manager.wait_until_finished()
+            if in_thread:
+                thread.join()
+                error, self._error = self._error, None
+                if error is not None:
+                    raise error
+            else:
+                self._manager.wait_until_finished()
         except Exception as e:
             self._failed.set()
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        if thread.ident is not None:
-            thread.join()
+        thread.join()
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
@@ -284,6 +325,15 @@ class Store:
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(structs)})
         flat = self._manager.restore(number, args=args)[item]
         return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
+
+
+def _own(x: Any) -> Any:
+    """A numpy array that its owner may change is copied; jax's cannot be changed."""
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
+def _whole(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or (x.is_fully_addressable and x.is_fully_replicated)
 
 
 def _kind(x: Any) -> list:
