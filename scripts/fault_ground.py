@@ -119,6 +119,7 @@ class Case:
         self.detail, self.complaints, self.again, self.nan = "", [], 0, False
         self.mends: list[Callable[[], Any]] = []
         self.overrides: list[str] = []
+        self.flags: list[str] = []
         self.seconds = 0.0
 
     def argv(self) -> list[str]:
@@ -127,7 +128,7 @@ class Case:
         kind = f"npz:{self.data}?dtype=float32" if self.run == "latents" else f"folder:{self.data}"
         settings = (*EVERY, *overrides, *self.overrides, f"data.source={kind}")
         flags = ["--config", config, "--workdir", str(self.workdir), "--no_progress"]
-        return ["train", *flags, *(f"--config.{s}" for s in settings)]
+        return ["train", *flags, *self.flags, *(f"--config.{s}" for s in settings)]
 
     def go(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 from fault_ground import BATCH, ITS_NAN, STEPS, Case, Ground, Hung, put_nan, run, state_of
 
 __all__ = ["FAULTS", "Case", "Fault", "Ground", "Hung"]
+READS = BATCH * STEPS  # images that are read for the fingerprint, and again for training
 NOTHING: Callable[[Ground], str] = lambda ground: ""
 
 
@@ -116,7 +117,7 @@ def stop(case: Case) -> str:
 
 def stalled(case: Case) -> str:
     """Reading an image never returns; the watchdog ends the run."""
-    count = case.rng.randint(BATCH, BATCH * STEPS * 3 // 4)
+    count = READS + case.rng.randint(BATCH, READS * 3 // 4)
     case.detail = f"read {count}"
     case.overrides = [
         "watchdog.seconds=1.0", "watchdog.slow_seconds=5.0", "watchdog.exit=True",
@@ -241,6 +242,7 @@ def nan_data(case: Case) -> str:
     wanted = {train[order[i]].tobytes() for i in range(first * BATCH, STEPS * BATCH)}
     put_nan(case.data, [i for i, x in enumerate(moments) if x.tobytes() in wanted])
     case.mends.append(lambda: shutil.copy(case.ground.latents, case.data))
+    case.mends.append(lambda: case.flags.append("--allow_changes"))  # of the data
     case.detail = f"NaN from step {first} on"
     code = case.go()
     if code != 2 or ("was not finite" not in case.text() and "were not finite" not in case.text()):
@@ -298,7 +300,9 @@ FAULTS = {
     "kill: any moment": Fault(kill_any, 18),
     "kill: at the start": Fault(kill_start, 8),
     "kill: in a step": Fault(aimed("step", STEPS), 14),
-    "kill: in a prefetch": Fault(one_of(aimed("read", BATCH * STEPS), aimed("put", STEPS)), 14),
+    "kill: in a prefetch": Fault(
+        one_of(aimed("read", 2 * READS, first=READS + 1), aimed("put", STEPS)), 14
+    ),
     "kill: in a checkpoint": Fault(aimed("checkpoints", 4, 0.4), 22),
     "kill: in a snapshot": Fault(aimed("snapshots", 3, 0.4), 14),
     "kill: at a commit": Fault(one_of(*(aimed(p, 3) for p in COMMITS)), 18),
