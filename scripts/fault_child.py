@@ -88,7 +88,7 @@ def start(
         return pid
     code = 1
     try:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
         prepare()

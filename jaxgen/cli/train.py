@@ -101,7 +101,7 @@ def _of_workdir(saved: Any, args: Any, overrides: list[str]) -> Any:
     return config
 
 
-FREE = ("mesh.",)  # settings that do not change what is trained, only where
+FREE = ("mesh.", "watchdog.")  # settings that do not change what is trained
 
 
 def _changes(saved: Any, config: Any, args: Any) -> list[str]:

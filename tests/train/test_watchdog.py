@@ -1,5 +1,6 @@
 """The watchdog: hangs are reported with their stacks and ended if asked; nothing else is."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import run_toy
 from toy_runs import train
 from toys import gan_plan
 
+from jaxgen.cli import train as cli
 from jaxgen.common import mesh as meshes
 from jaxgen.train import loop, watchdog
 from jaxgen.train.plan import Stage
@@ -97,6 +99,15 @@ def test_the_limit_follows_the_median_step(tmp_path, monkeypatch):
 def test_limits_that_make_no_sense_are_refused(settings):
     with pytest.raises(ValueError, match="watchdog: expected factor > 1"):
         watchdog.of({"seconds": 300.0, **settings})
+
+
+def test_a_run_may_go_on_under_another_watchdog():
+    saved = {"config": {"batch": 8, "watchdog": {"exit": False, "seconds": 300.0}}}
+    config = {"batch": 8, "watchdog": {"exit": True, "seconds": 300.0}}
+    args = argparse.Namespace(workdir="runs/x", allow_changes=False)
+    assert cli._changes(saved, config, args) == ["watchdog.exit: False -> True"]
+    with pytest.raises(ValueError, match="batch: 8 -> 16"):
+        cli._changes(saved, {**config, "batch": 16}, args)
 
 
 def test_no_limits_watch_nothing(tmp_path):
