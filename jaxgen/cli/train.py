@@ -247,7 +247,7 @@ def run(
             "nimg": records[-1]["nimg"] if records else 0,
             "seed": config.seed,
             "seconds": round(time.perf_counter() - start, 1),
-            "last": writer.mean([r for r in records[-1:] if r]),
+            "last": next((r for r in reversed(records) if firsts.losses(r)), {}),
             "first_steps": record.get("steps", []),
             **about,
             "started": record.get("started"),  # what made the first steps, if not all of the above
