@@ -101,7 +101,7 @@ def _of_workdir(saved: Any, args: Any, overrides: list[str]) -> Any:
     return config
 
 
-FREE = ("mesh.",)  # settings that do not change what is trained, only where
+FREE = ("mesh.", "watchdog.")  # settings that do not change what is trained
 
 
 def changes(old: Any, new: Any) -> dict[str, str]:
@@ -158,7 +158,7 @@ def run(
     from jaxgen.data import pipeline
     from jaxgen.data.fingerprint import fingerprint
     from jaxgen.data.source import limited
-    from jaxgen.train import firsts, loop, state, store
+    from jaxgen.train import firsts, loop, state, store, watchdog
     from jaxgen.train.plan import Stage
 
     first = jax.process_index() == 0
@@ -239,6 +239,7 @@ def run(
             each=firsts.FirstSteps(workdir, how, config.batch) if first else None,
             fresh_snapshots=not all(line.startswith(FREE) for line in changed),
             verify=verify,
+            watch=watchdog.of(config.get("watchdog", {})),
             progress=progress,
             log=log,
         )

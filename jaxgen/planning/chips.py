@@ -49,8 +49,16 @@ CHIPS = {
     "h200":  Chip(140.4,  989,  494, 4800,  450, 50.0,   8, 0,    0, "gpu"),
 }
 # fmt: on
-SPELLINGS = {"v5litepod": "v5e", "v5lite": "v5e", "v5": "v5p", "v6": "v6e", "trillium": "v6e",
-             "v7x": "tpu7x", "7x": "tpu7x", "ironwood": "tpu7x"}  # fmt: skip
+SPELLINGS = {
+    "v5litepod": "v5e",
+    "v5lite": "v5e",
+    "v5": "v5p",
+    "v6": "v6e",
+    "trillium": "v6e",
+    "v7x": "tpu7x",
+    "7x": "tpu7x",
+    "ironwood": "tpu7x",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
