@@ -155,10 +155,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
+    """JSON with tuples in place of lists, as configs have them."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {k: as_tuples(v) for k, v in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def read_saved(workdir: str | Path) -> dict[str, Any] | None:
@@ -166,7 +167,7 @@ def read_saved(workdir: str | Path) -> dict[str, Any] | None:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         return None
-    return _tuples(json.loads(path.read_text()))
+    return as_tuples(json.loads(path.read_text()))
 
 
 def source_facts(source: Any, config: Any) -> dict[str, Any]:
