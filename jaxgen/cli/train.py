@@ -145,7 +145,7 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
     shapes = state.abstract(stages[0].plan, mesh).params
     players = ", ".join(f"{n} {trees.count(t):,}" for n, t in shapes.items())
     log(f"data: {source!r}")
-    log(f"parameters: {players}; devices: {mesh.size} (data x fsdp = {tuple(mesh.shape.values())})")
+    log(f"parameters: {players}; devices: {mesh.size} (data x fsdp x tensor = {tuple(mesh.shape.values())})")
 
     def data(start_step: int) -> Any:
         host = pipeline.batches(
