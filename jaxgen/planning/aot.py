@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from jaxgen.planning import hlo
+from jaxgen.planning.estimate import arguments
 from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan
 from jaxgen.train.store import write_json
 
-GIB = 2**30
 READ = 1  # of what is read from a program's text; a higher number makes old files count no more
 
 
@@ -36,8 +37,8 @@ class Program:
     """What the compiler says of one program of the step; bytes and FLOPs of one device.
 
     phases: what it runs, every `every` steps. arguments, outputs: the state, the batch and what is
-    frozen; aliased: outputs that lie where the arguments lay (donated). temporary: all else in HBM,
-    code: the program itself. need: HBM at its fullest. flops: XLA's, with every round of loops.
+    frozen; aliased: outputs that lie where the arguments lay (donated). temporary: all else in HBM;
+    need: these together. code: the program itself. flops: XLA's, with every round of loops.
     collectives: kind -> (runs, bytes), see `hlo.Module`. cycles: the compiler's estimate of
     all but collectives, 0 where it makes none. seconds: compiling took, of the clock.
     """
@@ -48,8 +49,8 @@ class Program:
     outputs: int
     aliased: int
     temporary: int
-    code: int
     need: int
+    code: int
     flops: float
     collectives: Mapping[str, tuple[int, int]]
     cycles: int
@@ -87,10 +88,9 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
 
 def compile_step(
     plan: Plan,
-    args: Sequence[Any],
+    data: Mapping[str, Any],
     mesh: Mesh,
     *,
-    batch: int,
     microbatches: int = 1,
     cache: bool = True,
     log: Callable[[str], None] = lambda text: None,
@@ -98,19 +98,21 @@ def compile_step(
     """Compiles all programs of the step, or reads what is known of them.
 
     Args:
-      plan: what to train. args: (state, data, frozen, key) as structs with shardings on `mesh`.
-      mesh: of the devices of a topology. batch: the global batch. cache: read and write files.
+      plan: what to train. data: structs of the global batch, by name. mesh: of the devices of a
+        topology. microbatches: parts that a batch is processed in. cache: read and write files.
       log: is told what goes on, every half minute.
     Raises:
       DoesNotFit: the compiler runs out of the device's memory.
     """
     log("tracing the step")
+    args = arguments(plan, mesh, data)
+    batch = next(iter(data.values())).shape[0]
     step = steps.jit_step(plan, args[0], batch=batch, mesh=mesh, microbatches=microbatches)
     traced = step.trace(*args)
     found = []
-    for number, (names, every, program) in enumerate(zip(step.phases, step.every, traced)):
+    for number, (phases, every, program) in enumerate(zip(step.phases, step.every, traced)):
         lowered = program.lower()
-        name = f"program {number + 1} of {len(traced)} ({', '.join(names) or 'end of the step'})"
+        name = f"program {number + 1} of {len(traced)} ({', '.join(phases) or 'end of the step'})"
         path = cache_folder() / f"{_key(lowered, mesh)}.json"
         if cache and path.is_file():
             known = json.loads(path.read_text())
@@ -119,7 +121,8 @@ def compile_step(
             known = _compile(lowered, name, log)
             if cache:
                 write_json(path, known)
-        found.append(Program(tuple(names), every, **known))
+        known["collectives"] = {k: tuple(v) for k, v in known["collectives"].items()}
+        found.append(Program(phases, every, **known))
     return found
 
 
@@ -147,12 +150,18 @@ def _compile(lowered: Any, name: str, log: Callable[[str], None]) -> dict[str, A
             log(f"{name}: {time.perf_counter() - start:.0f} s")
 
     threading.Thread(target=tell, daemon=True).start()
+    # JAX's own cache can write such a program and not read it again.
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
         raise _explained(e, name) from e
     finally:
         done.set()
+        jax.config.update("jax_enable_compilation_cache", kept)
+        compilation_cache.reset_cache()
     seconds = time.perf_counter() - start
     log(f"{name}: compiled in {seconds:.0f} s")
     return describe(compiled) | {"seconds": round(seconds, 1)}
@@ -164,14 +173,14 @@ def describe(compiled: Any) -> dict[str, Any]:
     arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
     aliased, code = memory.alias_size_in_bytes, memory.generated_code_size_in_bytes
     held = arguments + outputs - aliased
-    need = max(held + memory.temp_size_in_bytes, memory.peak_memory_in_bytes)
+    temporary = memory.temp_size_in_bytes
     return {
         "arguments": arguments,
         "outputs": outputs,
         "aliased": aliased,
-        "temporary": need - held,
+        "temporary": temporary,
         "code": code,
-        "need": need,
+        "need": held + temporary,
         "flops": compiled.cost_analysis().get("flops", 0.0) + module.looped_flops(),
         "collectives": module.collectives(),
         "cycles": module.cycles(),

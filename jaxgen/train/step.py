@@ -277,12 +277,16 @@ class Step:
     """The compiled step `(state, data, frozen, key) -> (state, metrics)`; made by `jit_step`.
 
     programs: a compiled program for each run of phases that are due together, in their order; the
-    last also ends the step. every: the steps from one run of each to the next. trace_seconds,
-    compile_seconds: what making them took.
+    last also ends the step. every: the steps from one run of each to the next. phases: their names,
+    by program. trace_seconds, compile_seconds: what making them took.
     """
 
-    def __init__(self, every: Sequence[int], jitted: Sequence[Any], whole: Any):
-        self.every, self._jitted, self._whole = list(every), list(jitted), whole
+    def __init__(
+        self, segments: Sequence[tuple[int, Sequence[Phase]]], jitted: Sequence[Any], whole: Any
+    ):
+        self.every = [every for every, _ in segments]
+        self.phases = [tuple(p.name for p in phases) for _, phases in segments]
+        self._jitted, self._whole = list(jitted), whole
         self.programs: list[Any] = []
         self.trace_seconds = self.compile_seconds = 0.0
 
@@ -344,13 +348,14 @@ def jit_step(
     whole = meshes.replicated(mesh)
     frozen = states.frozen_shardings(plan, mesh)
     how = {"batch": batch, "microbatches": microbatches, "mesh": mesh}
-    every, segments = zip(*_segments(plan))
+    segments = _segments(plan)
+    last = segments[-1][1]
 
     def jitted(phases: Sequence[Phase]) -> Any:
         def part(before: Metrics, state: TrainState, data: Any, frozen: Any, key: jax.Array):
             state, metrics = _run(plan, phases, state, data, frozen, key, **how)
             metrics = {**before, **metrics}
-            if phases is segments[-1]:
+            if phases is last:
                 return _finish(plan, state, metrics, batch)
             return state, metrics
 
@@ -361,7 +366,7 @@ def jit_step(
             donate_argnums=1,
         )
 
-    return Step(every, [jitted(phases) for phases in segments], whole)
+    return Step(segments, [jitted(phases) for _, phases in segments], whole)
 
 
 def put_frozen(plan: Plan, mesh: Mesh) -> Any:
