@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -171,6 +172,18 @@ def make_mesh(config: Any, devices: Any = None) -> Any:
     return mesh.make_mesh(axes.data, axes.fsdp, axes.get("tensor", 1), devices)
 
 
+def reading_mesh(config: Any) -> Any:
+    """The mesh of the config as far as there are devices: a run is read on other machines, too."""
+    import jax
+
+    from jaxgen.common import mesh
+
+    n, axes = len(jax.devices()), config.mesh
+    tensor = math.gcd(n, axes.get("tensor", 1))
+    fsdp = math.gcd(n // tensor, n if axes.fsdp == -1 else axes.fsdp)
+    return mesh.make_mesh(n // tensor // fsdp, fsdp, tensor)
+
+
 @dataclasses.dataclass
 class Run:
     """A trained run, opened to be read."""
@@ -201,7 +214,7 @@ class Run:
             )
         config = ConfigDict(saved["config"])
         plan = last_stage(recipes.build(config, saved["facts"]))
-        return cls(Path(workdir), config, saved["facts"], plan, make_mesh(config), verify)
+        return cls(Path(workdir), config, saved["facts"], plan, reading_mesh(config), verify)
 
     def held_out(self) -> Any:
         """The test split, for plans that sample from data; None when they do not.

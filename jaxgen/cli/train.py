@@ -145,7 +145,8 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
     shapes = state.abstract(stages[0].plan, mesh).params
     players = ", ".join(f"{n} {trees.count(t):,}" for n, t in shapes.items())
     log(f"data: {source!r}")
-    log(f"parameters: {players}; devices: {mesh.size} (data x fsdp x tensor = {tuple(mesh.shape.values())})")
+    axes = " x ".join(f"{axis} {n}" for axis, n in mesh.shape.items())
+    log(f"parameters: {players}; devices: {mesh.size} ({axes})")
 
     def data(start_step: int) -> Any:
         host = pipeline.batches(

@@ -7,6 +7,7 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from jaxgen import recipes
 from jaxgen.cli import common
@@ -196,3 +197,41 @@ def test_tensor_moves_no_images_between_layouts():
     assert bytes_of(found, "collective-permute") < 10_000
     largest = max(x.size for x in shards.values()) * 4
     assert max(c.bytes for c in found if c.kind == "all-gather") <= largest
+
+
+def test_rules_of_the_config_come_first():
+    """In params, optimizer and averages; of the leaves that it does not name nothing changes."""
+    rule = "--config.mesh.rules=(('network/.*qkv/w$', (None, None, None, 'fsdp')),)"
+    config = common.load_config(PLANS["edm2"][0], [rule])
+    plans = recipes.build(config, FACTS), plan_of("edm2")[0]
+    ruled, free = (trees.leaves(lying(plan, MESHES["fsdp"])) for plan in plans)
+    other = {n for n in ruled if ruled[n].sharding != free[n].sharding}
+    assert other == {n for n in ruled if n.endswith("qkv/w")}
+    assert {n.split("/")[0] for n in other} == {"params", "opt", "averages"}
+    assert {ruled[n].sharding.spec for n in other} == {P(None, None, None, "fsdp")}
+
+
+def test_frozen_trees_follow_rules_too():
+    plan = dataclasses.replace(
+        plan_of("edm2")[0], frozen={"teacher": {"w": np.zeros((100, 65), np.float32)}}
+    )
+    mesh = mesh_of(MESHES["fsdp"])
+    with pytest.raises(ValueError, match=r"'frozen/teacher/w' \(100, 65\) cannot be split"):
+        steps.put_frozen(plan, mesh)
+    plan = dataclasses.replace(plan, sharding=((r"^frozen/teacher", "replicated"),))
+    assert steps.put_frozen(plan, mesh)["teacher"]["w"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize(
+    "asked, want",
+    [
+        ({"fsdp": 16}, (1, 8, 1)),
+        ({"fsdp": 2}, (4, 2, 1)),
+        ({"fsdp": 3}, (8, 1, 1)),
+        ({"data": 4, "fsdp": -1, "tensor": 2}, (1, 4, 2)),
+    ],
+)
+def test_a_run_is_read_with_the_devices_there_are(asked, want):
+    config = common.load_config(PLANS["edm2"][0], [])
+    config.mesh.update(asked)
+    assert tuple(common.reading_mesh(config).shape.values()) == want
