@@ -183,7 +183,7 @@ def test_fsdp_gathers_weights_and_scatters_gradients(name):
     assert sum(c.runs * c.bytes for c in moved) < sum(cut.values()) / 50
 
     copies = run(name, MESHES["data"]).collectives
-    assert bytes_of(copies, "all-reduce") >= sum(cut.values()) + whole
+    assert bytes_of(copies, "all-reduce") > 0.99 * (sum(cut.values()) + whole)
     assert {c.kind for c in copies} == {"all-reduce"}
 
 
