@@ -15,7 +15,6 @@ import pytest
 from jax.experimental import multihost_utils
 
 from jaxgen.common import processes
-from jaxgen.train import watchdog
 from jaxgen.train.firsts import losses
 from jaxgen.train.store import Store
 from jaxgen.train.writer import read
@@ -116,7 +115,6 @@ def test_when_one_fails_the_others_are_told(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other(tmp_path):
-    assert processes.AGAIN == watchdog.EXIT_CODE
     both = pair(*CONFIG, *OFTEN, "--workdir", tmp_path, "--config.images=10M")
     while not (tmp_path / "first_steps.json").exists():
         assert both[0].poll() is None, both[0].communicate()[0]
