@@ -49,24 +49,23 @@ def add_run_flags(parser: Parser) -> None:
     )
 
 
-def add_process_flags(parser: Parser) -> None:
-    """--coordinator and what belongs to it."""
+def add_process_flags(parser: Parser, explained: bool = True) -> None:
+    """--coordinator and what belongs to it; explained: in the command's --help."""
     from jaxgen.common import processes
 
     group = parser.add_argument_group(
-        "several processes (found without flags on SLURM, TPU pods and JobSets; docs/pods.md)"
+        "several processes (found without flags on SLURM, TPU pods, JobSets; see docs/pods.md)"
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="an address of process 0")
-    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process_id", type=int, metavar="I", help="which one this is, 0 to N-1")
-    group.add_argument(
-        "--join_timeout", type=float, metavar="SECONDS", default=processes.JOIN_SECONDS,
-        help=f"how long to wait for the others at the start ({processes.JOIN_SECONDS})",
-    )  # fmt: skip
-    group.add_argument(
-        "--silence_timeout", type=int, metavar="SECONDS", default=processes.SILENCE_SECONDS,
-        help=f"after which a process without a sign of life is dead ({processes.SILENCE_SECONDS})",
-    )  # fmt: skip
+    join, silence = processes.JOIN_SECONDS, processes.SILENCE_SECONDS
+    for name, kind, short, default, text in (
+        ("--coordinator", str, "IP:PORT", None, "an address of process 0"),
+        ("--num_processes", int, "N", None, "how many there are"),
+        ("--process_id", int, "I", None, "which one this is, 0 to N-1"),
+        ("--join_timeout", float, "S", join, f"seconds to wait for all others ({join})"),
+        ("--silence_timeout", int, "S", silence, f"seconds until one counts as dead ({silence})"),
+    ):
+        text = text if explained else argparse.SUPPRESS
+        group.add_argument(name, type=kind, metavar=short, default=default, help=text)
 
 
 @contextlib.contextmanager
