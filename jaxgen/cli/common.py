@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,36 @@ def add_run_flags(parser: Parser) -> None:
     group.add_argument(
         "--no_verify", action="store_true", help="skip the checksums of what is read"
     )
+
+
+def add_process_flags(parser: Parser, explained: bool = True) -> None:
+    """--coordinator and what belongs to it; explained: in the command's --help."""
+    from jaxgen.common import processes
+
+    group = parser.add_argument_group(
+        "several processes (found without flags on SLURM, TPU pods, JobSets; see docs/pods.md)"
+    )
+    join, silence = processes.JOIN_SECONDS, processes.SILENCE_SECONDS
+    for name, kind, short, default, text in (
+        ("--coordinator", str, "IP:PORT", None, "an address of process 0"),
+        ("--num_processes", int, "N", None, "how many there are"),
+        ("--process_id", int, "I", None, "which one this is, 0 to N-1"),
+        ("--join_timeout", float, "S", join, f"seconds to wait for all others ({join})"),
+        ("--silence_timeout", int, "S", silence, f"seconds until one counts as dead ({silence})"),
+    ):
+        text = text if explained else argparse.SUPPRESS
+        group.add_argument(name, type=kind, metavar=short, default=default, help=text)
+
+
+@contextlib.contextmanager
+def several(args: argparse.Namespace) -> Iterator[None]:
+    """JAX set up, and this process joined with the others that flags or the cluster tell of."""
+    from jaxgen.common import processes
+
+    place = processes.check_flags(args.coordinator, args.num_processes, args.process_id)
+    setup_jax()
+    with processes.joined(place or processes.detect(), args.join_timeout, args.silence_timeout):
+        yield
 
 
 # By default XLA (jaxlib 0.10) gives a CPU's convolutions to YNNPACK, which uses one core for most
@@ -125,10 +155,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
+    """JSON with tuples in place of lists, as configs have them."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {k: as_tuples(v) for k, v in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def read_saved(workdir: str | Path) -> dict[str, Any] | None:
@@ -136,7 +167,7 @@ def read_saved(workdir: str | Path) -> dict[str, Any] | None:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         return None
-    return _tuples(json.loads(path.read_text()))
+    return as_tuples(json.loads(path.read_text()))
 
 
 def source_facts(source: Any, config: Any) -> dict[str, Any]:
@@ -253,7 +284,7 @@ class Run:
         whole = state.abstract(self.plan, self.mesh)
         players = players or self.plan.sample.players
         if average == "raw":
-            with Store(self.workdir / "checkpoints", verify=self.verify) as store:
+            with Store(self.workdir / "checkpoints", verify=self.verify, read_only=True) as store:
                 number = store.newest()
                 if number is None:
                     raise ValueError(f"no checkpoint in {store.folder}; train first")
@@ -261,7 +292,7 @@ class Run:
             facts = {"average": f"raw weights at {number} images", "profile": "raw", "nimg": number}
             found = snapshot.Average({p: params[p] for p in players}, facts)
         else:
-            with Store(self.workdir / "snapshots", verify=self.verify) as store:
+            with Store(self.workdir / "snapshots", verify=self.verify, read_only=True) as store:
                 target = {p: whole.params[p] for p in players}
                 found = snapshot.load(store, self.plan, target, average, nimg)
         bad = [n for n, x in trees.leaves(found.params).items() if not np.isfinite(x).all()]

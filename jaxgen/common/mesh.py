@@ -117,8 +117,18 @@ def check_batch(batch: int, mesh: AnyMesh, microbatches: int = 1) -> None:
         )
 
 
+def local_rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """The rows (n,) of a global batch that this process's devices hold, in order.
+
+    Processes that only share a `tensor` axis hold the same rows; on a torus of chips those of a
+    process need not be neighbours.
+    """
+    spans = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[rows] for rows in spans]))
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Host arrays of this process's rows to global arrays sharded over the batch axis."""
+    """Host arrays of this process's rows (`local_rows`) to global arrays over the batch axes."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
@@ -166,3 +176,10 @@ def _constrain_rows(x: jax.Array, others: Any) -> jax.Array:
 def place(tree: Any, shardings: Any) -> Any:
     """Arrays that every process has, typed keys too, put on shardings that may span processes."""
     return jax.jit(lambda x: x, out_shardings=shardings)(tree)
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """`place` for one sharding, without a program where this process sees all of its devices."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return place(tree, sharding)

@@ -1,19 +1,29 @@
 """Stores of arrays on disk: Orbax, one folder a number, with checksums that are verified.
 
 Orbax commits by an atomic rename, so a killed process leaves either a whole entry or none. It does
-not notice flipped bytes, so after each commit the first process writes `manifests/<number>.json`
-with the sha256 of every file, and nothing is read before its files have been checked. Arrays are
-kept flat, under their names; a restore always has a target, and names are compared first.
+not notice flipped bytes, so right before the rename the first process writes
+`manifests/<number>.json` with the sha256 of every file: an entry without one is a damaged one, and
+nothing is read before its files have been checked. Arrays are kept flat, under their names; a
+restore always has a target, and names are compared first.
+
+A save holds the caller up only while it takes hold of the arrays' values; setting Orbax up, which
+costs Orbax tens of milliseconds, is done in a thread, too. Not so with several processes, whose
+barriers have to come in one order with the steps' collectives, nor with split arrays, which Orbax
+writes shard by shard.
 
 Only this file knows Orbax.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +31,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from orbax.checkpoint.path import atomicity
 
 from jaxgen.common import trees
 
@@ -28,6 +39,10 @@ from jaxgen.common import trees
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 Tree = Any
+
+# Orbax numbers its operations process-wide: of two saves that start at once in two stores, one
+# would wait for the other's folders.
+_STARTING = threading.Lock()
 
 
 class SaveError(RuntimeError):
@@ -55,11 +70,50 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _agree(value: int) -> int:
+def agree(value: int) -> int:
     """The first process's value, in every process."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def _sealed(store: "Store") -> type:
+    """Orbax's temporary folders, for which checksums are written before the committing rename."""
+
+    class Sealed(atomicity.AtomicRenameTemporaryPath):
+        async def finalize(self) -> None:
+            if Path(self.get_final()).parent == store.folder:  # an entry, and not one of its items
+                store._seal(Path(self.get()), Path(self.get_final()).name)
+            await super().finalize()
+
+    return Sealed
+
+
+@contextlib.contextmanager
+def alone(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes from writing in a folder; the lock goes with this process.
+
+    Raises:
+      ValueError: another one holds it, such as a run that hangs and is started again.
+    """
+    if jax.process_index():
+        yield
+        return
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}. Two runs would "
+                "spoil each other: end that one first, or take another folder"
+            ) from e
+        except OSError as e:  # a file system without locks
+            log(f"warning: {folder} cannot be locked ({e}): start no second run in it")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 class Store:
@@ -67,7 +121,8 @@ class Store:
 
     Args:
       folder: made if missing. keep: how many of the newest entries stay (None: all). verify: check
-      the sums of what is read. log: where messages go.
+      the sums of what is read. log: where messages go. read_only: another process may be writing
+      here; nothing is saved, cleaned up or moved.
     """
 
     def __init__(
@@ -76,19 +131,23 @@ class Store:
         keep: int | None = None,
         verify: bool = True,
         log: Callable[[str], None] = print,
+        read_only: bool = False,
     ):
         self.folder = Path(folder).resolve()
         self.verify_reads = verify
+        self.read_only = read_only
         self.log = log
-        self._pending: tuple[int, threading.Thread] | None = None
-        self._failed = threading.Event()
+        self._pending: int | None = None
+        self._thread: threading.Thread | None = None  # that does all of a save
+        self._error: Exception | None = None  # what it met
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 create=True,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                temporary_path_class=_sealed(self),
                 # Two stores may save at the same time; their processes must not mix them up.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     barrier_sync_key_prefix=self.folder.name
@@ -105,7 +164,6 @@ class Store:
             self.wait()
         except SaveError as e:
             error = e
-        self._failed.set()
         try:
             self._manager.close()
         except Exception as e:
@@ -120,7 +178,8 @@ class Store:
     def save(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> float:
         """Starts writing an entry and returns the seconds the caller was held up.
 
-        Arrays may be donated or changed right after. An entry of that number is replaced.
+        Arrays may be donated or changed right after. An entry of that number is replaced. Until it
+        is written, the host holds a copy of the arrays (on CPU they are shared until donated).
 
         Raises:
           SaveError: this entry, or the one before it, could not be written.
@@ -128,35 +187,57 @@ class Store:
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        arrays = {k: {n: _kind(x) for n, x in _flat(t).items()} for k, t in items.items()}
-        args = {k: ocp.args.StandardSave(_flat(t)) for k, t in items.items()}
-        args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
-        try:
-            if number in self._manager.all_steps():
-                self._manager.delete(number)
-            if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
-                raise OSError("the checkpoint library declined to save")
-        except Exception as e:
-            raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        thread = threading.Thread(target=self._write_manifest, args=(number,), daemon=True)
-        if jax.process_index() == 0:
-            thread.start()
-        self._pending = (number, thread)
+        self._pending, self._error, self._thread = number, None, None
+        if jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items))):
+            items = jax.device_get(jax.tree.map(_own, dict(items)))
+            work = (number, items, dict(meta))
+            self._thread = threading.Thread(target=self._in_thread, args=work, daemon=True)
+            self._thread.start()
+        else:
+            try:
+                self._start(number, items, meta)
+            except Exception as e:
+                self._pending = None
+                raise self.failure(f"{self.folder / str(number)}", e, number) from e
         return time.perf_counter() - start
 
-    def wait(self) -> None:
-        """Returns when the last save and its checksums are on disk, or raises SaveError."""
-        if self._pending is None:
-            return
-        number, thread = self._pending
-        self._pending = None
+    def _start(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
+        """Orbax's part of a save that it does before it returns."""
+        flat = {k: _flat(t) for k, t in items.items()}
+        arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
+        args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
+        args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
+        with _STARTING:
+            if number in self._manager.all_steps():
+                self._manager.delete(number)
+            self._prune()
+            if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
+                raise OSError("the checkpoint library declined to save")
+
+    def _in_thread(self, *work: Any) -> None:
         try:
+            self._start(*work)
             self._manager.wait_until_finished()
         except Exception as e:
-            self._failed.set()
+            self._error = e
+
+    def wait(self, but: int | None = None) -> None:
+        """Returns when the last save and its checksums are on disk, or raises SaveError.
+
+        but: a save of this entry may go on.
+        """
+        if self._pending in (None, but):
+            return
+        number, self._pending = self._pending, None
+        try:
+            if self._thread is None:
+                self._manager.wait_until_finished()
+            else:
+                self._thread.join()
+                if self._error is not None:
+                    raise self._error
+        except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        if thread.ident is not None:
-            thread.join()
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
@@ -170,23 +251,19 @@ class Store:
             "same command again to go on from there"
         )
 
-    def _write_manifest(self, number: int) -> None:
-        entry = self.folder / str(number)
-        while not entry.is_dir():  # the rename is the commit
-            if self._failed.wait(0.01):
-                return
-        try:
-            files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
-            write_json(self._manifest(number), {"sha256": files})
-            for old in self._manifest(0).parent.glob("*.json"):
-                if not (self.folder / old.stem).is_dir():
-                    old.unlink(missing_ok=True)
-        except OSError as e:
-            # Deleted by the retention policy meanwhile, or a full disk: the entry itself is whole.
-            if entry.is_dir():
-                self.log(f"warning: no checksums for {entry}: {e}")
+    def _seal(self, entry: Path, name: str) -> None:
+        """Writes the checksums of a finished entry that is not committed yet, as entry `name`."""
+        files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
+        write_json(self._manifest(name), {"sha256": files})
 
-    def _manifest(self, number: int) -> Path:
+    def _prune(self) -> None:
+        """Removes the checksums of entries that are gone."""
+        if jax.process_index() == 0:
+            for path in self._manifest(0).parent.glob("*.json"):
+                if not (self.folder / path.stem).is_dir():
+                    path.unlink(missing_ok=True)
+
+    def _manifest(self, number: int | str) -> Path:
         return self.folder / "manifests" / f"{number}.json"
 
     def damage(self, number: int, item: str | None = None) -> list[str]:
@@ -194,11 +271,7 @@ class Store:
         entry = self.folder / str(number)
         path = self._manifest(number)
         if not path.is_file():
-            self.log(
-                f"warning: {entry} has no checksums (its process ended right after writing it); "
-                "it is used unverified"
-            )
-            return []
+            return [f"{path} is missing, so {entry} cannot be checked"]
         try:
             sums = json.loads(path.read_text())["sha256"]
         except (ValueError, KeyError):
@@ -214,6 +287,13 @@ class Store:
                 found.append(f"{file} differs from its checksum")
         return found
 
+    def sound(self, number: int) -> bool:
+        """Whether the entry is there and undamaged; the same answer in every process."""
+        bad = number not in self.numbers()
+        if not bad and self.verify_reads and jax.process_index() == 0:
+            bad = bool(self.damage(number))
+        return not agree(bad)
+
     def _check(self, number: int, item: str) -> None:
         if not self.verify_reads or (number, item) in self._sound:
             return
@@ -223,15 +303,16 @@ class Store:
         self._sound.add((number, item))
 
     def newest(self) -> int | None:
-        """The newest undamaged entry. Damaged ones are named and moved to `damaged/`."""
+        """The newest undamaged entry. Damaged ones are named, and moved aside if we may write."""
         for number in reversed(self.numbers()):
             bad = self.damage(number) if self.verify_reads and jax.process_index() == 0 else []
-            if not _agree(len(bad)):
+            if not agree(len(bad)):
                 self._sound |= {(number, p.name) for p in (self.folder / str(number)).iterdir()}
                 return number
             for line in bad[:4]:
                 self.log(f"damaged: {line}")
-            self.set_aside([number], "damaged")
+            if not self.read_only:
+                self.set_aside([number], "damaged")
         return None
 
     def set_aside(self, numbers: list[int], where: str) -> None:
@@ -286,9 +367,23 @@ class Store:
         return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
 
 
+def _own(x: Any) -> Any:
+    """A numpy array that its owner may change is copied; jax's cannot be changed."""
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
+def _whole(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or (x.is_fully_addressable and x.is_fully_replicated)
+
+
 def _kind(x: Any) -> list:
     return [list(x.shape), str(x.dtype)]
 
 
+# At the top of an entry, written together with the rename: what they say is not relied upon.
+_COMMIT = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+
+
 def _files(entry: Path) -> list[Path]:
-    return sorted(p for p in entry.rglob("*") if p.is_file())
+    found = (p for p in entry.rglob("*") if p.is_file())
+    return sorted(p for p in found if not (p.parent == entry and p.name in _COMMIT))
