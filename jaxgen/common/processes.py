@@ -23,6 +23,8 @@ SILENCE_SECONDS = 60  # after which a process that is not heard of counts as dea
 END_SECONDS = 3600  # to wait for the slowest one at the end: it may be hashing a checkpoint
 POLL_SECONDS = 1.0  # from one look at whether another process has failed to the next
 EXPECTED = (ValueError, OSError, RuntimeError, KeyError)  # told in words, without a trace
+AGAIN = 75  # exit code: start all processes again (EX_TEMPFAIL; that of the watchdog, too)
+LOST = ("Gloo", "NCCL", "by peer", "heartbeat")  # in errors of a collective that lost a process
 _ending = threading.Lock()
 FAILED = "jaxgen/failed"  # where a process leaves its last words
 
@@ -231,13 +233,16 @@ def abandon(e: BaseException) -> None:
 
 
 def _stop(words: str | None, other: str | None) -> None:
-    """Ends this process with code 2, saying what it and, before it, another one failed of."""
+    """Ends this process, saying what it and, before it, another one failed of.
+
+    With code 2; with AGAIN when another one is gone without a word, killed or unreachable.
+    """
     import jax
 
     _ending.acquire()  # of the main thread and the listener only the first has its say
+    lost = other is None and words is not None and any(w in words for w in LOST)
     if words is not None:
-        lost = other is None and ("Gloo" in words or "by peer" in words)
-        hint = " (has another process ended? Its log says why)" if lost else ""
+        hint = " (another process is gone without a word; its log may say why)" if lost else ""
         print(f"error: {words}{hint}", file=sys.stderr)
     if other is not None:
         print(f"error: stopped, because another process failed: {other}", file=sys.stderr)
@@ -245,7 +250,7 @@ def _stop(words: str | None, other: str | None) -> None:
     sys.stderr.flush()
     if jax.process_index() == 0:  # the others read it from this one
         time.sleep(3 * POLL_SECONDS)
-    os._exit(2)
+    os._exit(AGAIN if lost else 2)
 
 
 def _failure(client: Any) -> str | None:

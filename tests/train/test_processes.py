@@ -113,6 +113,33 @@ def test_when_one_fails_the_others_are_told(tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other(tmp_path):
+    both = pair(*CONFIG, *OFTEN, "--workdir", tmp_path, "--config.images=10M")
+    while not (tmp_path / "first_steps.json").exists():
+        assert both[0].poll() is None, both[0].communicate()[0]
+        time.sleep(0.02)
+    both[1].kill()
+    begin = time.monotonic()
+    (text,) = finish(both[0], code=processes.AGAIN)
+    both[1].communicate()
+    assert "another process is gone without a word" in text
+    assert time.monotonic() - begin < processes.SILENCE_SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", ["fsdp", "tensor"])
+def test_parameters_and_batches_spread_over_processes(tmp_path, axis):
+    """As many processes as parts of the parameters; of a tensor axis both read the same rows."""
+    run = [*CONFIG, *OFTEN, "--config.generator.features=(64, 64)", f"--config.mesh.{axis}=2"]
+    for n, devices in ((0, 1), (1, 2)):
+        workdir = ["--workdir", tmp_path / str(n), "--config.images=160"]
+        finish(*(pair(*run, *workdir) if devices == 1 else [start(2, *run, *workdir)]))
+    a, b = trajectory(tmp_path / "0"), trajectory(tmp_path / "1")
+    assert len(a) == 10 and a == b
+    jax.tree.map(np.testing.assert_array_equal, *(arrays(tmp_path / n, 160) for n in "01"))
+
+
 def test_who_does_not_come_is_missed(tmp_path):
     where = ["--coordinator", "localhost:1", "--num_processes", 2, "--process_id", 1]
     (text,) = finish(start(1, *CONFIG, "--workdir", tmp_path, *where, "--join_timeout", 2), code=2)
