@@ -1,10 +1,10 @@
 """What chips send each other in a step, by kind, from where the parameters lie.
 
-Of a leaf of n bytes that is split over fsdp, every product that reads it gathers it (all-gather; in
-the forward and in the backward pass), and every program that trains it leaves a sum over the devices of which each keeps its
-part (reduce-scatter over fsdp, all-reduce of the part over data). A whole leaf's gradient is summed
-over both (all-reduce). With microbatches, each of them does so. A leaf that is split over tensor
-leaves partial sums of activations (all-reduce over tensor).
+Of a leaf of n bytes that is split over fsdp, every product that reads it gathers it (all-gather, in
+the forward and in the backward pass), and every program that trains it leaves a sum over the
+devices of which each keeps its part (reduce-scatter over fsdp, all-reduce of the part over data). A
+whole leaf's gradient is summed over both (all-reduce). With microbatches, each of them does so. A
+leaf that is split over tensor leaves partial sums of activations (all-reduce over tensor).
 """
 
 import dataclasses

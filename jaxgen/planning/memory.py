@@ -68,8 +68,8 @@ class Peak:
     """The most bytes that a program holds beside its arguments, by kind.
 
     activations: scale with the batch. weights: parameters in the form that products read.
-    gradients: what products leave of them, and updates. traffic: bytes that all kernels read and write;
-    seconds: that they take.
+    gradients: what products leave of them, and updates. traffic: bytes that all kernels read and
+    write; seconds: that they take.
     """
 
     activations: int = 0

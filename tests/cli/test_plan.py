@@ -21,6 +21,7 @@ def test_a_published_set_on_a_machine_that_is_not_here(tmp_path, capsys):
     assert "64x64x8 float32, 1000 class labels (as published, not opened)" in text
     assert "h200:8 = 8 chips (data 4 x fsdp 2 x tensor 1)" in text
     for word in ("memory of a chip", "activations", "fits", "all-gather over fsdp", "MFU",
+                 "with --config.model.remat=true: activations",
                  "chip-hours", "assumed: products reach"):  # fmt: skip
         assert word in text, word
     found = json.loads(path.read_text())
