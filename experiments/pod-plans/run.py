@@ -34,8 +34,10 @@ PRESETS = {
     "StyleGAN2-F 1024": "stylegan2/ffhq1024.py:f",
     "StyleGAN3-R 1024": "stylegan3/paper.py:r,size=1024",
 }
+GANS = ("StyleGAN2-F 1024", "StyleGAN3-R 1024")
 PODS = ("v5e:16x16", "v5p:8x8x8", "v6e:16x16", "h200:8", "h200:64", "h200:512")
-GAN_PODS = ("v5e:4x8", "v5p:2x4x4", "v6e:4x8", *PODS[3:])  # their batch is 32
+GAN_PODS = ("v5e:2x4", "v5p:2x2x2", "v6e:2x4", *PODS[3:])  # their batch is 32
+GROUP = 4  # images that a discriminator compares: the fewest of a chip
 SHARED = {"v5e": 16, "v5p": 64, "v6e": 16, "h200": 8}  # mesh.fsdp of diffusion models
 FULL = 0.9  # of a chip's memory may be taken
 COMPILED = (("EDM2-XS 512", "v5e:16x16"), ("EDM2-XXL 512", "v5p:8x8x8"), ("ADM 256", "v6e:16x16"))
@@ -130,9 +132,10 @@ def settle(e: common.Experiment, preset: str, pod: Any, batch: int) -> tuple[Set
 def row(e: common.Experiment, preset: str, pod: Any) -> common.Row:
     """A row of the table."""
     config, *_ = opened(preset, False, e.debug)
-    batch = max(config.batch, pod.chips)
+    batch = max(config.batch, pod.chips * (GROUP if preset in GANS else 1))
     how, found = settle(e, preset, pod, batch)
     few = chips.parse(f"{pod.name}:{FEWEST[pod.name]}")
+    few = few if few.chips < pod.chips else pod
     fewest = plan(e, preset, few, batch // pod.chips * few.chips, how)
     a_chip = lambda x: x.images_per_second / x.chips
     fits = found.need <= FULL * found.hbm
@@ -252,7 +255,7 @@ def run(e: common.Experiment) -> None:
     rows = []
     with mock.patch.object(program, "parts", Tracer()):
         for preset in presets:
-            pods = GAN_PODS if preset.startswith("StyleGAN") else PODS
+            pods = GAN_PODS if preset in GANS else PODS
             for text in ("v5e:4x4", "h200:8") if e.debug else pods:
                 pod = chips.parse(text)
                 found = row(e, preset, pod)
