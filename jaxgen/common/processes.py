@@ -224,7 +224,8 @@ def abandon(e: BaseException) -> None:
 
     words = f"process {jax.process_index()}: {type(e).__name__}: {e}"
     if os.environ.get("JAXGEN_TRACEBACK") or not isinstance(e, EXPECTED):
-        traceback.print_exception(e)
+        with contextlib.suppress(OSError):
+            traceback.print_exception(e)
     other = _failure(client)
     if other is None:
         with contextlib.suppress(Exception):  # the coordinator may be gone
@@ -241,16 +242,18 @@ def _stop(words: str | None, other: str | None) -> None:
 
     _ending.acquire()  # of the main thread and the listener only the first has its say
     lost = other is None and words is not None and any(w in words for w in LOST)
-    if words is not None:
-        hint = " (another process is gone without a word; its log may say why)" if lost else ""
-        print(f"error: {words}{hint}", file=sys.stderr)
-    if other is not None:
-        print(f"error: stopped, because another process failed: {other}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if jax.process_index() == 0:  # the others read it from this one
-        time.sleep(3 * POLL_SECONDS)
-    os._exit(AGAIN if lost else 2)
+    try:
+        if words is not None:
+            hint = " (another process is gone without a word; its log may say why)" if lost else ""
+            print(f"error: {words}{hint}", file=sys.stderr)
+        if other is not None:
+            print(f"error: stopped, because another process failed: {other}", file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        if jax.process_index() == 0:  # the others read it from this one
+            time.sleep(3 * POLL_SECONDS)
+    finally:  # even when nobody reads what is printed any more
+        os._exit(AGAIN if lost else 2)
 
 
 def _failure(client: Any) -> str | None:
