@@ -141,27 +141,26 @@ class Store:
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        flat = {k: _flat(t) for k, t in items.items()}
-        arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
-        meta = {**meta, "arrays": arrays}
-        in_thread = jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(flat)))
+        in_thread = jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items)))
         if in_thread:
-            flat = jax.device_get(jax.tree.map(_own, flat))
+            items = jax.device_get(jax.tree.map(_own, dict(items)))
         else:
             try:
-                self._start(number, flat, meta)
+                self._start(number, items, meta)
             except Exception as e:
                 raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        work = (number, flat, meta) if in_thread else (number,)
+        work = (number, items, dict(meta)) if in_thread else (number,)
         thread = threading.Thread(target=self._finish, args=work, daemon=True)
         thread.start()
         self._pending = (number, thread, in_thread)
         return time.perf_counter() - start
 
-    def _start(self, number: int, flat: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
+    def _start(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
         """Orbax's part of a save that it does before it returns."""
+        flat = {k: _flat(t) for k, t in items.items()}
+        arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
         args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
-        args["meta"] = ocp.args.JsonSave(meta)
+        args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
         with _STARTING:
             if number in self._manager.all_steps():
                 self._manager.delete(number)
