@@ -2,11 +2,12 @@
 
 What it promises: the same call in the same folder resumes, bit for bit on the same mesh; kill -9
 loses at most the work since the last checkpoint; SIGTERM and Ctrl-C save and stop; a run of
-non-finite gradients stops it with the last good checkpoint kept.
+non-finite gradients stops it with the last good checkpoint kept. docs/robustness.md has the list.
 """
 
 import contextlib
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +20,14 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxgen.common import mesh as meshes
-from jaxgen.common import rng
-from jaxgen.train import snapshot, writer
+from jaxgen.common import processes, rng
+from jaxgen.train import snapshot, store, writer
 from jaxgen.train import state as states
 from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan, Stage
 from jaxgen.train.state import TrainState
 from jaxgen.train.store import Store
+from jaxgen.train.watchdog import Limits, Watchdog
 
 Log = Callable[[str], None]
 
@@ -56,11 +58,19 @@ class Every:
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """`fn(plan, state, nimg) -> scalars to log or None`, every `every` images and at the end."""
+    """`fn(plan, state, nimg) -> scalars to log or None`, every `every` images and at the end.
+
+    A run that is resumed at a point at which a hook was due and had not finished calls it again.
+    """
 
     name: str
     every: int
     fn: Callable[[Plan, TrainState, int], Mapping[str, float] | None]
+
+    @property
+    def mark(self) -> str:
+        """The metric that says that it was done, and in how many seconds."""
+        return f"time/{self.name}"
 
 
 def due(every: int, before: int, after: int) -> bool:
@@ -83,8 +93,10 @@ def train(
     max_skips: int = 20,
     hooks: Sequence[Hook] = (),
     meta: Mapping[str, Any] | None = None,
+    each: Callable[[int, Mapping[str, jax.Array]], None] | None = None,
     fresh_snapshots: bool = False,
     verify: bool = True,
+    watch: Limits | None = None,
     progress: bool = True,
     log: Log = print,
 ) -> tuple[TrainState, int]:
@@ -99,8 +111,10 @@ def train(
       keep: checkpoints kept. snapshot_dtype: float32 or float16. max_skips: non-finite
         updates in a row that are tolerated.
       meta: JSON saved with every checkpoint and snapshot.
+      each: called with (step, its metrics on the devices) after every step.
       fresh_snapshots: set aside snapshots that lie after the point of resuming (the configuration
         has changed, so they belong to another run).
+      watch: when a step counts as hung (train/watchdog.py); None: never.
     Raises:
       Stopped, NonFinite, store.SaveError, ValueError.
     """
@@ -110,6 +124,7 @@ def train(
     with (
         Store(workdir / "checkpoints", keep=keep, verify=verify, log=log) as checkpoints,
         Store(workdir / "snapshots", verify=verify, log=log) as snapshots,
+        Watchdog(workdir, watch, jax.process_index(), log) as dog,
         _signals() as signals,
     ):
         index, state, nimg = _resume(checkpoints, stages, seed, batch, mesh, log)
@@ -127,10 +142,17 @@ def train(
                     state = stage.carry(state, rng.fold(jax.random.key(seed), "carry", i))
                 run = _Run(
                     stage.plan, stage.until, mesh, batch, microbatches, seed, every, max_skips,
-                    tuple(hooks), {**meta, "stage": i, "batch": batch, "seed": seed},
-                    snapshot_dtype, checkpoints, snapshots, logs, signals, progress, log,
+                    tuple(hooks), each, {**meta, "stage": i, "batch": batch, "seed": seed},
+                    snapshot_dtype, checkpoints, snapshots, logs, signals, dog, progress, log,
                 )  # fmt: skip
+                if i == index and nimg:
+                    run.catch_up(state, nimg)
                 state, nimg = run(state, nimg, data)
+        except Stopped:
+            raise
+        except BaseException as e:
+            processes.abandon(e)  # the stores' ends would wait for processes that wait for this one
+            raise
         finally:
             if logs:
                 logs.close()
@@ -172,12 +194,14 @@ class _Run:
     every: Every
     max_skips: int
     hooks: tuple[Hook, ...]
+    each: Callable[[int, Mapping[str, jax.Array]], None] | None
     meta: dict[str, Any]
     snapshot_dtype: str
     checkpoints: Store
     snapshots: Store
     logs: writer.Writer | None
     signals: dict[str, int]
+    dog: Watchdog
     progress: bool
     log: Log
 
@@ -202,20 +226,56 @@ class _Run:
             if hasattr(batches, "close"):
                 batches.close()
 
+    def catch_up(self, state: TrainState, nimg: int) -> None:
+        """Does what was due at the point of resuming and was cut off: the snapshot, the hooks."""
+        before, last = nimg - self.batch, nimg >= self.until
+        if self._wants_snapshot(before, nimg) and not self.snapshots.sound(nimg):
+            self.log(f"the snapshot at {nimg} images was cut off: taking it now")
+            self._snapshot(state, nimg)
+        for hook in self.hooks:
+            wanted = due(hook.every, before, nimg) or (last and hook.every)
+            if wanted and not store.agree(bool(self.logs and self.logs.has(nimg, hook.mark))):
+                self._hook(hook, state, nimg)
+
+    def _wants_snapshot(self, before: int, nimg: int) -> bool:
+        last = nimg >= self.until and self.every.snapshot > 0
+        return bool(self.plan.averages) and (due(self.every.snapshot, before, nimg) or last)
+
+    def _snapshot(self, state: TrainState, nimg: int) -> None:
+        with self.dog.slow("a snapshot"):
+            args = self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
+            self._report(nimg, {"time/snapshot_stall": snapshot.save(*args)})
+
+    def _checkpoint(self, state: TrainState, nimg: int) -> None:
+        with self.dog.slow("a checkpoint"):
+            # Once a checkpoint is there, snapshots before it are never taken again.
+            self.snapshots.wait(but=nimg)
+            stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
+            self._report(nimg, {"time/checkpoint_stall": stall})
+
+    def _hook(self, hook: Hook, state: TrainState, nimg: int, bar: tqdm | None = None) -> None:
+        with self.dog.slow(f"the hook {hook.name}"):
+            start = time.perf_counter()
+            scalars = hook.fn(self.plan, state, nimg) or {}
+            self._report(nimg, {**scalars, hook.mark: time.perf_counter() - start}, bar)
+
     def _steps(self, state: TrainState, nimg: int, batches: Any, bar: tqdm):
         frozen = steps.put_frozen(self.plan, self.mesh)
         key = meshes.place(jax.random.key(self.seed), meshes.replicated(self.mesh))
         first = next(batches)
         step = self._compile(state, first, frozen, key)
         pending: list[dict[str, jax.Array]] = []
-        mark = _Mark.now(nimg, batches, self.batch)
+        mark = writer.Mark.now(nimg, batches, self.batch)
         saved = nimg
         while nimg < self.until:
             batch, first = first if first is not None else next(batches), None
             state, metrics = step(state, batch, frozen, key, nimg // self.batch)
             pending.append(metrics)
+            if self.each:
+                self.each(nimg // self.batch, metrics)
             if len(pending) > 2:  # at most two steps queued: prompt signals, honest timing
                 jax.block_until_ready(pending[-3])
+            self.dog.step()
             before, nimg = nimg, nimg + self.batch
             bar.update(min(self.batch, max(0, self.until - before)))
             last = nimg >= self.until
@@ -223,40 +283,39 @@ class _Run:
             if last or asked or due(self.every.log, before, nimg):
                 scalars = writer.mean(jax.device_get(pending))
                 scalars |= mark.rates(nimg, batches)
-                mark, pending = _Mark.now(nimg, batches, self.batch), []
+                mark, pending = writer.Mark.now(nimg, batches, self.batch), []
                 self._report(nimg, scalars, bar)
                 self._check(state, saved)
             for controller in self.plan.host_controllers:
                 if due(controller.every, before, nimg):
-                    shardings = jax.tree.map(lambda x: x.sharding, state)
-                    state = meshes.place(controller.fn(state, nimg), shardings)
-            wanted = due(self.every.snapshot, before, nimg) or (last and self.every.snapshot)
-            if wanted and self.plan.averages:
+                    with self.dog.slow("a host controller"):
+                        shardings = jax.tree.map(lambda x: x.sharding, state)
+                        state = meshes.place(controller.fn(state, nimg), shardings)
+            if self._wants_snapshot(before, nimg):
                 self._check(state, saved)
-                stall = snapshot.save(
-                    self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
-                )
-                self._report(nimg, {"time/snapshot_stall": stall})
+                self._snapshot(state, nimg)
             if due(self.every.checkpoint, before, nimg) or last or asked:
                 self._check(state, saved)
-                stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
+                self._checkpoint(state, nimg)
                 saved = nimg
-                self._report(nimg, {"time/checkpoint_stall": stall})
-            for hook in self.hooks:
-                if due(hook.every, before, nimg) or (last and hook.every):
-                    self._report(nimg, hook.fn(self.plan, state, nimg) or {}, bar)
-            if asked and not last:
-                self.checkpoints.wait()
-                self.snapshots.wait()
+            if asked and not last:  # little time may be left: hooks are done after resuming
+                self._finish()
                 name = signal.Signals(asked).name
                 raise Stopped(
                     asked,
                     f"{name}: saved a checkpoint at {nimg} images; run the same command again to "
                     "go on from there",
                 )
-        self.checkpoints.wait()
-        self.snapshots.wait()
+            for hook in self.hooks:
+                if due(hook.every, before, nimg) or (last and hook.every):
+                    self._hook(hook, state, nimg, bar)
+        self._finish()
         return state, nimg
+
+    def _finish(self) -> None:
+        with self.dog.slow("the last save"):
+            self.checkpoints.wait()
+            self.snapshots.wait()
 
     def _compile(self, state: TrainState, batch: Any, frozen: Any, key: jax.Array) -> steps.Step:
         self.log("compiling the training step ...")
@@ -294,44 +353,27 @@ class _Run:
                 )
 
 
-@dataclasses.dataclass
-class _Mark:
-    """A point in time, to tell rates since."""
-
-    time: float
-    nimg: int
-    waited: float
-    batch: int
-
-    @classmethod
-    def now(cls, nimg: int, batches: Any, batch: int) -> "_Mark":
-        return cls(time.perf_counter(), nimg, getattr(batches, "wait_seconds", 0.0), batch)
-
-    def rates(self, nimg: int, batches: Any) -> dict[str, float]:
-        """Images a second, and of each step the seconds in all and waiting for data."""
-        new = _Mark.now(nimg, batches, self.batch)
-        seconds, images = max(new.time - self.time, 1e-9), nimg - self.nimg
-        return {
-            "time/images_per_second": images / seconds,
-            "time/seconds": seconds,
-            "time/step": seconds * self.batch / max(images, 1),
-            "time/data_wait": new.waited - self.waited,
-        }
-
-
 @contextlib.contextmanager
 def _signals() -> Iterator[dict[str, int]]:
-    """SIGTERM and SIGINT set `got`; a second one acts as usual. No-op outside the main thread."""
+    """SIGTERM and SIGINT set `got`; a second one acts as usual. No-op outside the main thread.
+
+    With several processes SIGTERM is left to jax.distributed, which lets all stop at one step.
+    """
     found: dict[str, int] = {}
     old: dict[int, Any] = {}
 
+    several = jax.process_count() > 1
+
     def handle(signum: int, frame: Any) -> None:
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         found["got"] = signum
         for s, h in old.items():
             signal.signal(s, h)
 
     try:
-        for s in (signal.SIGTERM, signal.SIGINT):
+        for s in (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT):
             old[s] = signal.signal(s, handle)
     except ValueError:
         pass

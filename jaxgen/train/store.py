@@ -1,14 +1,14 @@
 """Stores of arrays on disk: Orbax, one folder a number, with checksums that are verified.
 
 Orbax commits by an atomic rename, so a killed process leaves either a whole entry or none. It does
-not notice flipped bytes, so after each commit the first process writes `manifests/<number>.json`
-with the sha256 of every file, and nothing is read before its files have been checked. Arrays are
-kept flat, under their names; a restore always has a target, and names are compared first.
+not notice flipped bytes, so right before the rename the first process writes
+`manifests/<number>.json` with the sha256 of every file: an entry without one is a damaged one, and
+nothing is read before its files have been checked. Arrays are kept flat, under their names; a
+restore always has a target, and names are compared first.
 
-A save holds the caller up only while it takes hold of the arrays' values; setting Orbax up, which
-costs Orbax tens of milliseconds, is done in a thread, too. Not so with several processes, whose
-barriers have to come in one order with the steps' collectives, nor with split arrays, which Orbax
-writes shard by shard.
+A save holds its caller up only while it takes hold of the arrays' values; Orbax, which needs tens
+of milliseconds to start, is started in a thread. Not so with several processes, whose barriers have
+to come in one order with the steps' collectives, nor with split arrays, which it writes by shards.
 
 Only this file knows Orbax.
 """
@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from orbax.checkpoint.path import atomicity
 
 from jaxgen.common import trees
 
@@ -64,11 +65,23 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _agree(value: int) -> int:
+def agree(value: int) -> int:
     """The first process's value, in every process."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def _sealed(store: "Store") -> type:
+    """Orbax's temporary folders, for which checksums are written before the committing rename."""
+
+    class Sealed(atomicity.AtomicRenameTemporaryPath):
+        async def finalize(self) -> None:
+            if Path(self.get_final()).parent == store.folder:  # an entry, and not one of its items
+                store._seal(Path(self.get()), Path(self.get_final()).name)
+            await super().finalize()
+
+    return Sealed
 
 
 class Store:
@@ -76,7 +89,8 @@ class Store:
 
     Args:
       folder: made if missing. keep: how many of the newest entries stay (None: all). verify: check
-      the sums of what is read. log: where messages go.
+      the sums of what is read. log: where messages go. read_only: another process may be writing
+      here; nothing is saved, cleaned up or moved.
     """
 
     def __init__(
@@ -85,22 +99,23 @@ class Store:
         keep: int | None = None,
         verify: bool = True,
         log: Callable[[str], None] = print,
+        read_only: bool = False,
     ):
         self.folder = Path(folder).resolve()
         self.verify_reads = verify
+        self.read_only = read_only
         self.log = log
-        self._pending: tuple[int, threading.Thread, bool] | None = (
-            None  # bool: all is in the thread
-        )
-        self._error: Exception | None = None  # what that thread met
-        self._failed = threading.Event()
+        self._pending: int | None = None
+        self._thread: threading.Thread | None = None  # that starts the pending save
+        self._error: Exception | None = None  # what it met
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 create=True,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                temporary_path_class=_sealed(self),
                 # Two stores may save at the same time; their processes must not mix them up.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     barrier_sync_key_prefix=self.folder.name
@@ -117,7 +132,6 @@ class Store:
             self.wait()
         except SaveError as e:
             error = e
-        self._failed.set()
         try:
             self._manager.close()
         except Exception as e:
@@ -136,27 +150,26 @@ class Store:
         is written, the host holds a copy of the arrays (on CPU they are shared until donated).
 
         Raises:
-          SaveError: this entry, or the one before it, could not be written.
+          SaveError: this entry (unless a thread starts it), or the one before it, could not be
+          written.
         """
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        in_thread = jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items)))
-        if in_thread:
-            items = jax.device_get(jax.tree.map(_own, dict(items)))
+        if jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items))):
+            work = number, jax.device_get(jax.tree.map(_own, dict(items))), dict(meta)
+            self._thread = threading.Thread(target=self._try_start, args=work, daemon=True)
+            self._thread.start()
         else:
             try:
                 self._start(number, items, meta)
             except Exception as e:
                 raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        work = (number, items, dict(meta)) if in_thread else (number,)
-        thread = threading.Thread(target=self._finish, args=work, daemon=True)
-        thread.start()
-        self._pending = (number, thread, in_thread)
+        self._pending = number
         return time.perf_counter() - start
 
     def _start(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
-        """Orbax's part of a save that it does before it returns."""
+        """What Orbax does of a save before it goes on in threads of its own."""
         flat = {k: _flat(t) for k, t in items.items()}
         arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
         args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
@@ -164,39 +177,33 @@ class Store:
         with _STARTING:
             if number in self._manager.all_steps():
                 self._manager.delete(number)
+            self._prune()
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
 
-    def _finish(self, number: int, *work: Any) -> None:
-        """In a thread: the rest of a save, or (given arrays) all of it, and the checksums."""
-        if work:
-            try:
-                self._start(number, *work)
-                self._manager.wait_until_finished()
-            except Exception as e:
-                self._error = e
-                return
-        if jax.process_index() == 0:
-            self._write_manifest(number)
-
-    def wait(self) -> None:
-        """Returns when the last save and its checksums are on disk, or raises SaveError."""
-        if self._pending is None:
-            return
-        number, thread, in_thread = self._pending
-        self._pending = None
+    def _try_start(self, *work: Any) -> None:
         try:
-            if in_thread:
-                thread.join()
-                error, self._error = self._error, None
+            self._start(*work)
+        except Exception as e:
+            self._error = e
+
+    def wait(self, but: int | None = None) -> None:
+        """Returns when the last save and its checksums are on disk, or raises SaveError.
+
+        but: a save of this entry may go on.
+        """
+        if self._pending in (None, but):
+            return
+        number, self._pending = self._pending, None
+        try:
+            if self._thread is not None:
+                self._thread.join()
+                (error, self._error), self._thread = (self._error, None), None
                 if error is not None:
                     raise error
-            else:
-                self._manager.wait_until_finished()
+            self._manager.wait_until_finished()
         except Exception as e:
-            self._failed.set()
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        thread.join()
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
@@ -210,23 +217,19 @@ class Store:
             "same command again to go on from there"
         )
 
-    def _write_manifest(self, number: int) -> None:
-        entry = self.folder / str(number)
-        while not entry.is_dir():  # the rename is the commit
-            if self._failed.wait(0.01):
-                return
-        try:
-            files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
-            write_json(self._manifest(number), {"sha256": files})
-            for old in self._manifest(0).parent.glob("*.json"):
-                if not (self.folder / old.stem).is_dir():
-                    old.unlink(missing_ok=True)
-        except OSError as e:
-            # Deleted by the retention policy meanwhile, or a full disk: the entry itself is whole.
-            if entry.is_dir():
-                self.log(f"warning: no checksums for {entry}: {e}")
+    def _seal(self, entry: Path, name: str) -> None:
+        """Writes the checksums of a finished entry that is not committed yet, as entry `name`."""
+        files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
+        write_json(self._manifest(name), {"sha256": files})
 
-    def _manifest(self, number: int) -> Path:
+    def _prune(self) -> None:
+        """Removes the checksums of entries that are gone."""
+        if jax.process_index() == 0:
+            for path in self._manifest(0).parent.glob("*.json"):
+                if not (self.folder / path.stem).is_dir():
+                    path.unlink(missing_ok=True)
+
+    def _manifest(self, number: int | str) -> Path:
         return self.folder / "manifests" / f"{number}.json"
 
     def damage(self, number: int, item: str | None = None) -> list[str]:
@@ -234,11 +237,7 @@ class Store:
         entry = self.folder / str(number)
         path = self._manifest(number)
         if not path.is_file():
-            self.log(
-                f"warning: {entry} has no checksums (its process ended right after writing it); "
-                "it is used unverified"
-            )
-            return []
+            return [f"{path} is missing, so {entry} cannot be checked"]
         try:
             sums = json.loads(path.read_text())["sha256"]
         except (ValueError, KeyError):
@@ -254,6 +253,13 @@ class Store:
                 found.append(f"{file} differs from its checksum")
         return found
 
+    def sound(self, number: int) -> bool:
+        """Whether the entry is there and undamaged; the same answer in every process."""
+        bad = number not in self.numbers()
+        if not bad and self.verify_reads and jax.process_index() == 0:
+            bad = bool(self.damage(number))
+        return not agree(bad)
+
     def _check(self, number: int, item: str) -> None:
         if not self.verify_reads or (number, item) in self._sound:
             return
@@ -263,15 +269,16 @@ class Store:
         self._sound.add((number, item))
 
     def newest(self) -> int | None:
-        """The newest undamaged entry. Damaged ones are named and moved to `damaged/`."""
+        """The newest undamaged entry. Damaged ones are named, and moved aside if we may write."""
         for number in reversed(self.numbers()):
             bad = self.damage(number) if self.verify_reads and jax.process_index() == 0 else []
-            if not _agree(len(bad)):
+            if not agree(len(bad)):
                 self._sound |= {(number, p.name) for p in (self.folder / str(number)).iterdir()}
                 return number
             for line in bad[:4]:
                 self.log(f"damaged: {line}")
-            self.set_aside([number], "damaged")
+            if not self.read_only:
+                self.set_aside([number], "damaged")
         return None
 
     def set_aside(self, numbers: list[int], where: str) -> None:
@@ -327,7 +334,7 @@ class Store:
 
 
 def _own(x: Any) -> Any:
-    """A numpy array that its owner may change is copied; jax's cannot be changed."""
+    """A numpy array, which may be changed by its owner, is copied; jax's cannot be changed."""
     return x.copy() if isinstance(x, np.ndarray) else x
 
 
@@ -339,5 +346,10 @@ def _kind(x: Any) -> list:
     return [list(x.shape), str(x.dtype)]
 
 
+# At the top of an entry, written together with the rename: what they say is not relied upon.
+_COMMIT = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+
+
 def _files(entry: Path) -> list[Path]:
-    return sorted(p for p in entry.rglob("*") if p.is_file())
+    found = (p for p in entry.rglob("*") if p.is_file())
+    return sorted(p for p in found if not (p.parent == entry and p.name in _COMMIT))
