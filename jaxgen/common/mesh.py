@@ -5,8 +5,10 @@ layer. Axis types are always Auto: the Explicit default of recent jax rejects FS
 layers. Which parameter lies how is decided by rules, see `common/sharding.py`.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that share the images
 AnyMesh = Mesh | AbstractMesh
+_mesh: ContextVar[AnyMesh | None] = ContextVar("mesh_of_the_traced_step", default=None)
 
 
 def axis_sizes(n: int, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, int, int]:
@@ -139,6 +142,28 @@ def constrain_batch(tree: Any, mesh: AnyMesh | None) -> Any:
     if mesh is None:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, batch_sharding(mesh)), tree)
+
+
+@contextlib.contextmanager
+def traced_for(mesh: AnyMesh | None) -> Iterator[None]:
+    """While it lasts, `pin` works for this mesh."""
+    token = _mesh.set(mesh)
+    try:
+        yield
+    finally:
+        _mesh.reset(token)
+
+
+def pin(x: jax.Array) -> jax.Array:
+    """In a network that the step traces: x's rows lie like the batch's, the rest of it is whole.
+
+    It says that channels which `tensor` shares inside a block are summed up at its end. Nothing is
+    done elsewhere, where that is so anyway, or where rows are no images of the batch.
+    """
+    mesh = _mesh.get()
+    if mesh is None or mesh.shape["tensor"] == 1 or x.shape[0] % batch_parts(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
 
 def place(tree: Any, shardings: Any) -> Any:
