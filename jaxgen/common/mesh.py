@@ -7,8 +7,7 @@ layers. Which parameter lies how is decided by rules, see `common/sharding.py`.
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +19,6 @@ from jax.sharding import PartitionSpec as P
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that share the images
 AnyMesh = Mesh | AbstractMesh
-_mesh: ContextVar[AnyMesh | None] = ContextVar("mesh_of_the_traced_step", default=None)
 
 
 def axis_sizes(n: int, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, int, int]:
@@ -144,26 +142,35 @@ def constrain_batch(tree: Any, mesh: AnyMesh | None) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, batch_sharding(mesh)), tree)
 
 
-@contextlib.contextmanager
-def traced_for(mesh: AnyMesh | None) -> Iterator[None]:
-    """While it lasts, `pin` works for this mesh."""
-    token = _mesh.set(mesh)
-    try:
-        yield
-    finally:
-        _mesh.reset(token)
+def traced_for(mesh: AnyMesh | None) -> contextlib.AbstractContextManager:
+    """While it lasts, `rows` and `whole_rows` work for this mesh; None: nothing changes."""
+    if mesh is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(getattr(mesh, "abstract_mesh", mesh))
 
 
-def pin(x: jax.Array) -> jax.Array:
-    """In a network that the step traces: x's rows lie like the batch's, the rest of it is whole.
+def rows(x: jax.Array) -> jax.Array:
+    """In a layer that the step traces: the first axis of x is shared like the batch.
 
-    It says that channels which `tensor` shares inside a block are summed up at its end. Nothing is
-    done elsewhere, where that is so anyway, or where rows are no images of the batch.
+    Said of what goes into a product with a weight and of what comes out, it lets the compiler
+    gather the weight's parts, which it otherwise may take as a reason to cut and move images.
+    Nothing is done elsewhere, where parameters are whole, or where x has no image for each device.
     """
-    mesh = _mesh.get()
-    if mesh is None or mesh.shape["tensor"] == 1 or x.shape[0] % batch_parts(mesh):
+    return _constrain_rows(x, P.UNCONSTRAINED)
+
+
+def whole_rows(x: jax.Array) -> jax.Array:
+    """`rows`, and no other axis of x is shared: the end of a block whose inside `tensor` shares."""
+    return _constrain_rows(x, None)
+
+
+def _constrain_rows(x: jax.Array, others: Any) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names != AXES or mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+    if x.ndim < 2 or x.shape[0] % batch_parts(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(BATCH, *[others] * (x.ndim - 1)))
 
 
 def place(tree: Any, shardings: Any) -> Any:

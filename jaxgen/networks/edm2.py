@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.common.mesh import pin
+from jaxgen.common.mesh import whole_rows
 from jaxgen.common.sharding import DEFAULT
 from jaxgen.nn.magnitude import (
     FIXED,
@@ -101,7 +101,7 @@ class Block(nn.Module):
             x = Attention(
                 self.channels_per_head, self.attention_balance, self.dtype, name="attention"
             )(x)
-        return pin(jnp.clip(x, -self.clip, self.clip))
+        return whole_rows(jnp.clip(x, -self.clip, self.clip))
 
 
 class EDM2(nn.Module):

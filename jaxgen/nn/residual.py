@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.common.mesh import pin
+from jaxgen.common.mesh import whole_rows
 from jaxgen.common.params import param
 from jaxgen.common.sharding import DEFAULT
 from jaxgen.nn.attention import SelfAttention
@@ -124,4 +124,4 @@ class Block(nn.Module):
         if self.heads:
             y = SelfAttention(self.heads, s.eps, s.start, name="attention", **fields)(x)
             x = x * s.skip_scale + y
-        return pin(x)
+        return whole_rows(x)

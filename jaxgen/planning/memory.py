@@ -3,10 +3,10 @@
 The model of the compiler, in the order of the trace (docs/planning.md: how near it comes):
 
 - Elementwise operations are computed inside of the kernels that read them, again in each, unless
-  that reads more bytes than the result has and is done twice or after the next product. Products, reductions and loops store their results,
-  and concatenations their operands.
+  that reads more bytes than the result has and is done twice or after the next product.
+- Products, reductions and loops store their results, concatenations their operands.
 - A value is held from its operation to the last kernel that reads it.
-- New parameters, optimizer and averages take the place of the old ones, as does what a loop carries.
+- New parameters, optimizer and averages take the place of the old ones, as what a loop carries.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import numpy as np
 from jaxgen.planning.program import PRODUCTS, Op, Program, Value
 
 LANES = 128
+SMALLEST = 512  # bytes of an array on a TPU
 SMALL = 4096  # bytes that any kernel may read beside
 KINDS = ("activations", "weights", "gradients")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
@@ -36,8 +37,7 @@ def padded(value: Value) -> int:
     shape = [n for n in value.shape if n != 1]
     size = _item(value)
     if len(shape) < 2 or not value.nbytes:
-        n = math.prod(value.shape)
-        return size * (-(-n // LANES) * LANES if n > LANES else n)
+        return max(SMALLEST, -(-math.prod(value.shape) // LANES) * LANES * size)
     rows = 8 * max(1, 4 // max(size, 1)) if size < 4 else 8
     grow = lambda n, to: -(-n // to) * to / n
     best = min(
@@ -64,8 +64,8 @@ def _item(value: Value) -> int:
 class Peak:
     """The most bytes that a program holds beside its arguments, by kind.
 
-    activations: scale with the batch. weights: parameters in the form that products read. gradients:
-    what products leave of them, and updates. traffic: bytes that all kernels read and write;
+    activations: scale with the batch. weights: parameters in the form that products read.
+    gradients: what products leave of them, and updates. traffic: bytes that all kernels read and write;
     seconds: that they take.
     """
 
@@ -126,7 +126,7 @@ class _Stored:
             for v in op.outs:
                 little = read <= 1.1 * program.values[v].nbytes + SMALL
                 r = self.readers[v]
-                soon = len(r) == 0 or len(r) == 1 and products[r[0]] == products[i]
+                soon = len(r) == 0 or (len(r) == 1 and products[r[0]] == products[i])
                 if v not in outputs and self._inline(v) and (little or soon):
                     self.kept[v], self.reads[v] = False, sources
         self.last, self.weight = self._needs()
