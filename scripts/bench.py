@@ -6,6 +6,7 @@
     python scripts/bench.py posthoc --config configs/edm2/digits.py --snapshots 8 --length 0.07
     python scripts/bench.py input   --config configs/edm2/digits.py --config.batch=256
     python scripts/bench.py evaluate --rows 10000 --dim 2048   (bench_evaluate.py; no config)
+    python scripts/bench.py scaling --config configs/edm2/digits.py --cases 1x1,1x8,2x1
 
 What is timed is the program that the commands run, waited for (block_until_ready), after a warm-up.
 FLOPs are those of matrix products and convolutions, counted on the traced program: bodies of loops
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_evaluate
+import bench_scaling
 import jax
 import jax.numpy as jnp
 import measure
@@ -46,6 +48,7 @@ from jaxgen.train.plan import Context, Plan
 from jaxgen.train.store import Store, write_json
 
 MODES = ("train", "sample", "posthoc", "input")
+OTHERS = {"evaluate": bench_evaluate, "scaling": bench_scaling}  # with flags of their own
 
 
 def parser() -> common.Parser:
@@ -339,8 +342,8 @@ def report(r: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs one benchmark."""
-    if argv[:1] == ["evaluate"]:
-        return bench_evaluate.main(argv[1:])
+    if argv and argv[0] in OTHERS:
+        return OTHERS[argv[0]].main(argv[1:])
     args, rest = parser().parse_known_args(argv)
     strange = [a for a in rest if not a.startswith("--config.")]
     if strange:
