@@ -7,6 +7,8 @@
     python scripts/bench.py input   --config configs/edm2/digits.py --config.batch=256
     python scripts/bench.py evaluate --rows 10000 --dim 2048   (bench_evaluate.py; no config)
     python scripts/bench.py scaling --config configs/edm2/digits.py --cases 1x1,1x8,2x1
+    python scripts/bench.py start   --config configs/edm2/digits.py
+    python scripts/bench.py store   --channels 16,80 --restore 1000        (no config needed)
 
 What is timed is the program that the commands run, waited for (block_until_ready), after a warm-up.
 FLOPs are those of matrix products and convolutions, counted on the traced program: bodies of loops
@@ -29,6 +31,8 @@ from typing import Any
 
 import bench_evaluate
 import bench_scaling
+import bench_start
+import bench_store
 import jax
 import jax.numpy as jnp
 import measure
@@ -48,7 +52,12 @@ from jaxgen.train.plan import Context, Plan
 from jaxgen.train.store import Store, write_json
 
 MODES = ("train", "sample", "posthoc", "input")
-OTHERS = {"evaluate": bench_evaluate, "scaling": bench_scaling}  # with flags of their own
+OTHERS = {  # with flags of their own
+    "evaluate": bench_evaluate,
+    "scaling": bench_scaling,
+    "start": bench_start,
+    "store": bench_store,
+}
 
 
 def parser() -> common.Parser:
