@@ -100,8 +100,8 @@ def axes_of(mesh: Any, group: int) -> tuple[str, ...]:
     raise RuntimeError(f"no axes of {dict(mesh.shape)} have {group} devices in a group")
 
 
-def only_collectives(mesh: Any, sent: Sequence[hlo.Collective]) -> Call | None:
-    """A program of nothing but these collectives, on float32; None when there are none.
+def only_collectives(mesh: Any, sent: Sequence[hlo.Collective]) -> tuple[Call, Any] | None:
+    """Nothing but these collectives, on float32: a call, its program; None when there are none.
 
     Raises:
       RuntimeError: the compiler made another number of them of it.
@@ -140,7 +140,7 @@ def only_collectives(mesh: Any, sent: Sequence[hlo.Collective]) -> Call | None:
     found = sum(c.runs for c in hlo.Module(compiled.as_text()).each())
     if found != len(kinds):
         raise RuntimeError(f"asked for {len(kinds)} collectives alone, the compiler made {found}")
-    return lambda: compiled(xs)
+    return lambda: compiled(xs), compiled
 
 
 def by_kind(sent: Sequence[hlo.Collective]) -> dict[str, dict[str, int]]:
@@ -211,7 +211,7 @@ def case(config: Any, calls: int, repeats: int) -> dict[str, Any]:
         found["compute"] = rounds(compute, calls, repeats)
         del held[:]
         send = only_collectives(mesh, sent)
-        found["collectives"] = rounds(send, calls, repeats) if send else measure.spread([0.0])
+        found["collectives"] = rounds(send[0], calls, repeats) if send else measure.spread([0.0])
         found["save"] = saves(feed, repeats)
     kept = {"batch": batch, "mesh": dict(mesh.shape), "state_bytes": nbytes}
     return {**found, **kept, "sent": by_kind(sent), "processes": jax.process_count()}

@@ -251,10 +251,11 @@ class _Run:
 
     def _checkpoint(self, state: TrainState, nimg: int) -> None:
         with self.dog.slow("a checkpoint"):
+            start = time.perf_counter()
             # Once a checkpoint is there, snapshots before it are never taken again.
             self.snapshots.wait(but=nimg)
-            stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
-            self._report(nimg, {"time/checkpoint_stall": stall})
+            self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
+            self._report(nimg, {"time/checkpoint_stall": time.perf_counter() - start})
 
     def _hook(self, hook: Hook, state: TrainState, nimg: int, bar: tqdm | None = None) -> None:
         with self.dog.slow(f"the hook {hook.name}"):
