@@ -92,7 +92,8 @@ CPU_FLAGS = (
 def setup_jax() -> None:
     """Settings of JAX that all commands share; to be called before the first computation.
 
-    Compiled programs are kept between processes, unless JAX_COMPILATION_CACHE_DIR says where.
+    Compiled programs are kept between processes: in $XDG_CACHE_HOME/jaxgen/xla or
+    ~/.cache/jaxgen/xla unless JAX_COMPILATION_CACHE_DIR says where (docs/speed.md says more).
     CPU_FLAGS are added to XLA_FLAGS, but for those that it names already; not where libtpu is
     installed, which reads the same variable.
     """
@@ -105,7 +106,9 @@ def setup_jax() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxgen", "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        # The initial state is made by dozens of small programs, together a second of a start.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def load_config(spec: Any, overrides: Sequence[str]) -> Any:

@@ -56,6 +56,16 @@ def test_collectives_in_a_loop_count_every_round(mesh, kind, body, sizes):
     assert found == {kind: (ROUNDS * arrays, ROUNDS * sizes * 16 * 32 * 4)}
 
 
+def test_all_arrays_of_one_long_collective_count(mesh):
+    sizes = range(1, 14)  # XLA joins them to one all-reduce and numbers its operands in comments
+    f = jax.shard_map(
+        lambda xs: [jax.lax.psum(x, "fsdp") for x in xs], mesh=mesh, in_specs=P(), out_specs=P()
+    )
+    xs = [jnp.ones((n, 16)) for n in sizes]
+    each = hlo.Module(jax.jit(f).lower(xs).compile().as_text()).each()
+    assert sorted(c.bytes for c in each) == [64 * n for n in sizes]
+
+
 def test_flops_of_the_rounds_that_the_compiler_does_not_count():
     w = jnp.ones((24, 24))
 

@@ -52,7 +52,11 @@ def pair(*args, second=()):
 
 
 def finish(*running, code=0):
-    texts = [p.communicate(timeout=300)[0] for p in running]
+    try:
+        texts = [p.communicate(timeout=300)[0] for p in running]
+    finally:
+        for p in running:
+            p.kill()
     assert [p.returncode for p in running] == [code] * len(running), "\n\n".join(texts)
     return texts
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -194,3 +195,39 @@ def test_metrics_keep_what_a_resume_goes_on_from(tmp_path):
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(r["nimg"], r["loss"]) for r in lines] == [(100, 1), (200, 2), (250, 9)]
     assert lines[0]["lazy"] is None
+
+
+def test_a_save_takes_hold_of_the_values_and_returns(tmp_path, monkeypatch):
+    """Orbax starts slowly here; meanwhile jax's arrays are donated, numpy's changed in place."""
+    start = store.Store._start
+
+    def slow(self, *work):
+        time.sleep(0.5)
+        start(self, *work)
+
+    monkeypatch.setattr(store.Store, "_start", slow)
+    change = jax.jit(lambda x: x * 2 + 1, donate_argnums=0)
+    ours, theirs = jnp.arange(1000.0), np.arange(1000.0, dtype=np.float32)
+    with store.Store(tmp_path) as s:
+        held = s.save(1, {"state": {"ours": ours, "theirs": theirs}}, {})
+        assert held < 0.25 and not s.done()
+        for _ in range(3):
+            ours = change(ours)
+        theirs *= 0
+        s.wait()
+        assert s.done()
+        one = jax.ShapeDtypeStruct((1000,), jnp.float32)
+        found = s.restore(1, "state", {"ours": one, "theirs": one})
+    for x in found.values():
+        np.testing.assert_array_equal(x, np.arange(1000.0))
+
+
+def test_a_save_that_fails_to_start_is_reported_by_the_next(tmp_path, monkeypatch):
+    with store.Store(tmp_path) as s:
+        s.save(1, {"state": {"x": jnp.ones(3)}}, {})
+        s.wait()
+        monkeypatch.setattr(s._manager, "save", lambda *_, **__: False)
+        s.save(2, {"state": {"x": jnp.ones(3)}}, {})
+        with pytest.raises(store.SaveError, match=r"declined to save.*newest intact entry is 1"):
+            s.save(3, {"state": {"x": jnp.ones(3)}}, {})
+        assert s.numbers() == [1]
