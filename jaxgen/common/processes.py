@@ -110,7 +110,7 @@ def join(
 ) -> None:
     """Connects this process with the others; before JAX is used for anything else.
 
-    Ends the process with exit code 2 when they have not all met after `join_seconds`.
+    Ends the process with exit code AGAIN when they have not all met after `join_seconds`.
 
     Raises:
       RuntimeError: the coordinator's port is taken, JAX is in use, or its cluster is incomplete.
@@ -185,7 +185,7 @@ def _give_up(place: Place, seconds: float) -> None:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(2)
+    os._exit(AGAIN)
 
 
 @contextlib.contextmanager
