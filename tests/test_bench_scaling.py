@@ -42,8 +42,8 @@ def test_collectives_alone_are_those_of_the_step(mesh):
         "all-reduce": 8,
         "all-gather": 4,
         "reduce-scatter": 2,
-        "collective-permute": 0,
-    }  # tells none
+        "collective-permute": 0,  # its text names pairs, no groups
+    }
     sent = [
         Collective(k, 1 + i, 4096 * (1 + i), g, False, "") for i, (k, g) in enumerate(kinds.items())
     ]

@@ -16,7 +16,8 @@ NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 def settings(monkeypatch):
     """As in a new process; afterwards as before."""
     before = {name: getattr(jax.config, name) for name in NAMES}
-    monkeypatch.setenv("XLA_FLAGS", "")  # setup_jax adds to it, too late to matter here
+    jax.devices()  # reads XLA_FLAGS, to which setup_jax adds
+    monkeypatch.setenv("XLA_FLAGS", "")
     yield
     for name, value in before.items():
         jax.config.update(name, value)
