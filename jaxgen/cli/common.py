@@ -49,6 +49,8 @@ def add_run_flags(parser: Parser) -> None:
     )
 
 
+SAVED = ("config", "facts", "command")  # what config.json holds
+
 # By default XLA (jaxlib 0.10) gives a CPU's convolutions to YNNPACK, which uses one core for most
 # of them and takes three times as long for gradients of weights as Eigen. And it merges what remat
 # computes again with what was computed before, so that remat saves nothing.
@@ -131,11 +133,22 @@ def _tuples(value: Any) -> Any:
 
 
 def read_saved(workdir: str | Path) -> dict[str, Any] | None:
-    """The run's config.json: {"config", "facts", "command", ...}, or None."""
+    """The run's config.json: {"config", "facts", "command", ...}, or None.
+
+    Raises:
+      ValueError: damaged; names the file.
+    """
     path = Path(workdir) / "config.json"
     if not path.is_file():
         return None
-    return _tuples(json.loads(path.read_text()))
+    try:
+        saved = _tuples(json.loads(path.read_text()))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{path} is damaged: {e}") from e
+    kinds = {k: type(saved.get(k)) if isinstance(saved, dict) else None for k in SAVED}
+    if set(kinds.values()) != {dict}:
+        raise ValueError(f"{path} is no config of a run: it has no objects {', '.join(SAVED)}")
+    return saved
 
 
 def source_facts(source: Any, config: Any) -> dict[str, Any]:

@@ -163,8 +163,8 @@ def read_exact(path: str | pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"{path} is no picture: {e}") from e
     if x is None:
         raise ValueError(
-            f"{path} has {got[1][0]}x{got[1][1]} pixels of mode {got[0]}, {w}x{h} of mode {mode} are "
-            "needed; crop, resize and convert it"
+            f"{path} has {got[1][0]}x{got[1][1]} pixels of mode {got[0]}, {w}x{h} of mode {mode} "
+            "are needed; crop, resize and convert it"
         )
     return x.reshape(shape)
 

@@ -200,12 +200,15 @@ class Store:
             )
             return []
         try:
-            sums = json.loads(path.read_text())["sha256"]
-        except (ValueError, KeyError):
+            sums = json.loads(path.read_text())["sha256"].items()
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return [f"{path} is not readable"]
         found = []
-        for name, want in sums.items():
-            if item is not None and Path(name).parts[0] != item:
+        for name, want in sums:
+            if not name or ".." in (parts := Path(name).parts) or Path(name).is_absolute():
+                found.append(f"{path} names {name[:80]!r}, which is not in {entry}")
+                continue
+            if item is not None and parts[0] != item:
                 continue
             file = entry / name
             if not file.is_file():
@@ -254,8 +257,20 @@ class Store:
     def meta(self, number: int) -> dict[str, Any]:
         """The JSON saved with an entry. Raises DamagedError."""
         self._check(number, "meta")
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(number, args=args)["meta"])
+        found = self._read(number, "meta", ocp.args.JsonRestore())
+        if not isinstance(found, dict) or not _are_kinds(found.get("arrays")):
+            raise DamagedError(f"{self.folder / str(number) / 'meta'} does not name its arrays")
+        return found
+
+    def _read(self, number: int, item: str, args: Any) -> Any:
+        """One item as Orbax reads it; damage that no sums tell of raises many kinds of errors."""
+        try:
+            return self._manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
+        except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as e:
+            raise DamagedError(
+                f"{self.folder / str(number) / item} cannot be read: {type(e).__name__}: "
+                f"{str(e)[:300]}"
+            ) from e
 
     def restore(self, number: int, item: str, target: Tree) -> Tree:
         """One item of an entry, with the shapes, dtypes and shardings of `target`.
@@ -281,13 +296,21 @@ class Store:
             n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
             for n, x in want.items()
         }
-        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(structs)})
-        flat = self._manager.restore(number, args=args)[item]
+        flat = self._read(number, item, ocp.args.StandardRestore(structs))
         return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
 
 
 def _kind(x: Any) -> list:
     return [list(x.shape), str(x.dtype)]
+
+
+def _are_kinds(arrays: Any) -> bool:
+    """Whether it is {item: {name: [shape, dtype]}}, as `save` writes."""
+    return isinstance(arrays, dict) and all(
+        isinstance(kind, list) and len(kind) == 2 and isinstance(kind[0], list)
+        for names in arrays.values()
+        for kind in (names.values() if isinstance(names, dict) else [None])
+    )
 
 
 def _files(entry: Path) -> list[Path]:

@@ -51,16 +51,21 @@ class Writer:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line cut off by a crash is left out."""
+    """The records of a metrics.jsonl, which are objects with a number `nimg`.
+
+    Lines that are none are left out: a last one that a crash cut off, or damage.
+    """
     path = Path(path)
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("nimg"), int | float):
+            records.append(record)
     return records
 
 
