@@ -34,6 +34,12 @@ def base(recipe: str, source: str) -> ml_collections.ConfigDict:
     c.averages.halflife = "0"  # of an exponential average, in images; 0 tracks none
     c.average = "0.10"  # length or profile that sample and evaluate use unless told otherwise
     c.features = "auto"  # feature net of the metrics
+
+    c.watchdog = ml_collections.ConfigDict()  # a step that takes too long is a hang
+    c.watchdog.factor = 20.0  # times the median step
+    c.watchdog.seconds = 300.0  # and never sooner than this; 0 watches nothing
+    c.watchdog.slow_seconds = 3600.0  # for compiling, saving, samples
+    c.watchdog.exit = False  # end the run (exit code 75) so that a scheduler starts it again
     return c
 
 

@@ -249,7 +249,7 @@ class Run:
         whole = state.abstract(self.plan, self.mesh)
         players = players or self.plan.sample.players
         if average == "raw":
-            with Store(self.workdir / "checkpoints", verify=self.verify) as store:
+            with Store(self.workdir / "checkpoints", verify=self.verify, read_only=True) as store:
                 number = store.newest()
                 if number is None:
                     raise ValueError(f"no checkpoint in {store.folder}; train first")
@@ -257,7 +257,7 @@ class Run:
             facts = {"average": f"raw weights at {number} images", "profile": "raw", "nimg": number}
             found = snapshot.Average({p: params[p] for p in players}, facts)
         else:
-            with Store(self.workdir / "snapshots", verify=self.verify) as store:
+            with Store(self.workdir / "snapshots", verify=self.verify, read_only=True) as store:
                 target = {p: whole.params[p] for p in players}
                 found = snapshot.load(store, self.plan, target, average, nimg)
         bad = [n for n, x in trees.leaves(found.params).items() if not np.isfinite(x).all()]

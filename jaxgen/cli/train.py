@@ -114,7 +114,7 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
     from jaxgen.common import provenance, trees, units
     from jaxgen.data import pipeline
     from jaxgen.data.source import limited
-    from jaxgen.train import loop, state, store
+    from jaxgen.train import loop, state, store, watchdog
     from jaxgen.train.plan import Stage
 
     first = jax.process_index() == 0
@@ -180,6 +180,7 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
             meta={"config": json.loads(config.to_json()), **provenance.facts()},
             fresh_snapshots=bool(changed),
             verify=not args.no_verify,
+            watch=watchdog.of(config.get("watchdog", {})),
             progress=not args.no_progress,
             log=log,
         )

@@ -2,7 +2,7 @@
 
 What it promises: the same call in the same folder resumes, bit for bit on the same mesh; kill -9
 loses at most the work since the last checkpoint; SIGTERM and Ctrl-C save and stop; a run of
-non-finite gradients stops it with the last good checkpoint kept.
+non-finite gradients stops it with the last good checkpoint kept. docs/robustness.md has the list.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from jaxgen.common import mesh as meshes
 from jaxgen.common import rng
-from jaxgen.train import snapshot, writer
+from jaxgen.train import snapshot, store, writer
 from jaxgen.train import state as states
 from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan, Stage
 from jaxgen.train.state import TrainState
 from jaxgen.train.store import Store
+from jaxgen.train.watchdog import Limits, Watchdog
 
 Log = Callable[[str], None]
 
@@ -56,11 +57,19 @@ class Every:
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """`fn(plan, state, nimg) -> scalars to log or None`, every `every` images and at the end."""
+    """`fn(plan, state, nimg) -> scalars to log or None`, every `every` images and at the end.
+
+    A run that is resumed at a point at which a hook was due and had not finished calls it again.
+    """
 
     name: str
     every: int
     fn: Callable[[Plan, TrainState, int], Mapping[str, float] | None]
+
+    @property
+    def mark(self) -> str:
+        """The metric that says that it was done, and in how many seconds."""
+        return f"time/{self.name}"
 
 
 def due(every: int, before: int, after: int) -> bool:
@@ -85,6 +94,7 @@ def train(
     meta: Mapping[str, Any] | None = None,
     fresh_snapshots: bool = False,
     verify: bool = True,
+    watch: Limits | None = None,
     progress: bool = True,
     log: Log = print,
 ) -> tuple[TrainState, int]:
@@ -101,6 +111,7 @@ def train(
       meta: JSON saved with every checkpoint and snapshot.
       fresh_snapshots: set aside snapshots that lie after the point of resuming (the configuration
         has changed, so they belong to another run).
+      watch: when a step counts as hung (train/watchdog.py); None: never.
     Raises:
       Stopped, NonFinite, store.SaveError, ValueError.
     """
@@ -110,6 +121,7 @@ def train(
     with (
         Store(workdir / "checkpoints", keep=keep, verify=verify, log=log) as checkpoints,
         Store(workdir / "snapshots", verify=verify, log=log) as snapshots,
+        Watchdog(workdir, watch, jax.process_index(), log) as dog,
         _signals() as signals,
     ):
         index, state, nimg = _resume(checkpoints, stages, seed, batch, mesh, log)
@@ -128,8 +140,10 @@ def train(
                 run = _Run(
                     stage.plan, stage.until, mesh, batch, microbatches, seed, every, max_skips,
                     tuple(hooks), {**meta, "stage": i, "batch": batch, "seed": seed},
-                    snapshot_dtype, checkpoints, snapshots, logs, signals, progress, log,
+                    snapshot_dtype, checkpoints, snapshots, logs, signals, dog, progress, log,
                 )  # fmt: skip
+                if i == index and nimg:
+                    run.catch_up(state, nimg)
                 state, nimg = run(state, nimg, data)
         finally:
             if logs:
@@ -178,6 +192,7 @@ class _Run:
     snapshots: Store
     logs: writer.Writer | None
     signals: dict[str, int]
+    dog: Watchdog
     progress: bool
     log: Log
 
@@ -202,6 +217,39 @@ class _Run:
             if hasattr(batches, "close"):
                 batches.close()
 
+    def catch_up(self, state: TrainState, nimg: int) -> None:
+        """Does what was due at the point of resuming and was cut off: the snapshot, the hooks."""
+        before, last = nimg - self.batch, nimg >= self.until
+        if self._wants_snapshot(before, nimg) and not self.snapshots.sound(nimg):
+            self.log(f"the snapshot at {nimg} images was cut off: taking it now")
+            self._snapshot(state, nimg)
+        for hook in self.hooks:
+            wanted = due(hook.every, before, nimg) or (last and hook.every)
+            if wanted and not store.agree(bool(self.logs and self.logs.has(nimg, hook.mark))):
+                self._hook(hook, state, nimg)
+
+    def _wants_snapshot(self, before: int, nimg: int) -> bool:
+        last = nimg >= self.until and self.every.snapshot > 0
+        return bool(self.plan.averages) and (due(self.every.snapshot, before, nimg) or last)
+
+    def _snapshot(self, state: TrainState, nimg: int) -> None:
+        with self.dog.slow("a snapshot"):
+            args = self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
+            self._report(nimg, {"time/snapshot_stall": snapshot.save(*args)})
+
+    def _checkpoint(self, state: TrainState, nimg: int) -> None:
+        with self.dog.slow("a checkpoint"):
+            # Once a checkpoint is there, snapshots before it are never taken again.
+            self.snapshots.wait(but=nimg)
+            stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
+            self._report(nimg, {"time/checkpoint_stall": stall})
+
+    def _hook(self, hook: Hook, state: TrainState, nimg: int, bar: tqdm | None = None) -> None:
+        with self.dog.slow(f"the hook {hook.name}"):
+            start = time.perf_counter()
+            scalars = hook.fn(self.plan, state, nimg) or {}
+            self._report(nimg, {**scalars, hook.mark: time.perf_counter() - start}, bar)
+
     def _steps(self, state: TrainState, nimg: int, batches: Any, bar: tqdm):
         frozen = steps.put_frozen(self.plan, self.mesh)
         key = meshes.place(jax.random.key(self.seed), meshes.replicated(self.mesh))
@@ -216,6 +264,7 @@ class _Run:
             pending.append(metrics)
             if len(pending) > 2:  # at most two steps queued: prompt signals, honest timing
                 jax.block_until_ready(pending[-3])
+            self.dog.step()
             before, nimg = nimg, nimg + self.batch
             bar.update(min(self.batch, max(0, self.until - before)))
             last = nimg >= self.until
@@ -228,35 +277,34 @@ class _Run:
                 self._check(state, saved)
             for controller in self.plan.host_controllers:
                 if due(controller.every, before, nimg):
-                    shardings = jax.tree.map(lambda x: x.sharding, state)
-                    state = meshes.place(controller.fn(state, nimg), shardings)
-            wanted = due(self.every.snapshot, before, nimg) or (last and self.every.snapshot)
-            if wanted and self.plan.averages:
+                    with self.dog.slow("a host controller"):
+                        shardings = jax.tree.map(lambda x: x.sharding, state)
+                        state = meshes.place(controller.fn(state, nimg), shardings)
+            if self._wants_snapshot(before, nimg):
                 self._check(state, saved)
-                stall = snapshot.save(
-                    self.snapshots, self.plan, state, nimg, self.snapshot_dtype, self.meta
-                )
-                self._report(nimg, {"time/snapshot_stall": stall})
+                self._snapshot(state, nimg)
             if due(self.every.checkpoint, before, nimg) or last or asked:
                 self._check(state, saved)
-                stall = self.checkpoints.save(nimg, {"state": state}, {**self.meta, "nimg": nimg})
+                self._checkpoint(state, nimg)
                 saved = nimg
-                self._report(nimg, {"time/checkpoint_stall": stall})
-            for hook in self.hooks:
-                if due(hook.every, before, nimg) or (last and hook.every):
-                    self._report(nimg, hook.fn(self.plan, state, nimg) or {}, bar)
-            if asked and not last:
-                self.checkpoints.wait()
-                self.snapshots.wait()
+            if asked and not last:  # little time may be left: hooks are done after resuming
+                self._finish()
                 name = signal.Signals(asked).name
                 raise Stopped(
                     asked,
                     f"{name}: saved a checkpoint at {nimg} images; run the same command again to "
                     "go on from there",
                 )
-        self.checkpoints.wait()
-        self.snapshots.wait()
+            for hook in self.hooks:
+                if due(hook.every, before, nimg) or (last and hook.every):
+                    self._hook(hook, state, nimg, bar)
+        self._finish()
         return state, nimg
+
+    def _finish(self) -> None:
+        with self.dog.slow("the last save"):
+            self.checkpoints.wait()
+            self.snapshots.wait()
 
     def _compile(self, state: TrainState, batch: Any, frozen: Any, key: jax.Array) -> steps.Step:
         self.log("compiling the training step ...")

@@ -1,9 +1,10 @@
 """Stores of arrays on disk: Orbax, one folder a number, with checksums that are verified.
 
 Orbax commits by an atomic rename, so a killed process leaves either a whole entry or none. It does
-not notice flipped bytes, so after each commit the first process writes `manifests/<number>.json`
-with the sha256 of every file, and nothing is read before its files have been checked. Arrays are
-kept flat, under their names; a restore always has a target, and names are compared first.
+not notice flipped bytes, so right before the rename the first process writes
+`manifests/<number>.json` with the sha256 of every file: an entry without one is a damaged one, and
+nothing is read before its files have been checked. Arrays are kept flat, under their names; a
+restore always has a target, and names are compared first.
 
 Only this file knows Orbax.
 """
@@ -11,7 +12,6 @@ Only this file knows Orbax.
 import hashlib
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from orbax.checkpoint.path import atomicity
 
 from jaxgen.common import trees
 
@@ -55,11 +56,23 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _agree(value: int) -> int:
+def agree(value: int) -> int:
     """The first process's value, in every process."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def _sealed(store: "Store") -> type:
+    """Orbax's temporary folders, for which checksums are written before the committing rename."""
+
+    class Sealed(atomicity.AtomicRenameTemporaryPath):
+        async def finalize(self) -> None:
+            if Path(self.get_final()).parent == store.folder:  # an entry, and not one of its items
+                store._seal(Path(self.get()), Path(self.get_final()).name)
+            await super().finalize()
+
+    return Sealed
 
 
 class Store:
@@ -67,7 +80,8 @@ class Store:
 
     Args:
       folder: made if missing. keep: how many of the newest entries stay (None: all). verify: check
-      the sums of what is read. log: where messages go.
+      the sums of what is read. log: where messages go. read_only: another process may be writing
+      here; nothing is saved, cleaned up or moved.
     """
 
     def __init__(
@@ -76,19 +90,21 @@ class Store:
         keep: int | None = None,
         verify: bool = True,
         log: Callable[[str], None] = print,
+        read_only: bool = False,
     ):
         self.folder = Path(folder).resolve()
         self.verify_reads = verify
+        self.read_only = read_only
         self.log = log
-        self._pending: tuple[int, threading.Thread] | None = None
-        self._failed = threading.Event()
+        self._pending: int | None = None
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 create=True,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                temporary_path_class=_sealed(self),
                 # Two stores may save at the same time; their processes must not mix them up.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     barrier_sync_key_prefix=self.folder.name
@@ -105,7 +121,6 @@ class Store:
             self.wait()
         except SaveError as e:
             error = e
-        self._failed.set()
         try:
             self._manager.close()
         except Exception as e:
@@ -134,29 +149,26 @@ class Store:
         try:
             if number in self._manager.all_steps():
                 self._manager.delete(number)
+            self._prune()
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
         except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        thread = threading.Thread(target=self._write_manifest, args=(number,), daemon=True)
-        if jax.process_index() == 0:
-            thread.start()
-        self._pending = (number, thread)
+        self._pending = number
         return time.perf_counter() - start
 
-    def wait(self) -> None:
-        """Returns when the last save and its checksums are on disk, or raises SaveError."""
-        if self._pending is None:
+    def wait(self, but: int | None = None) -> None:
+        """Returns when the last save and its checksums are on disk, or raises SaveError.
+
+        but: a save of this entry may go on.
+        """
+        if self._pending in (None, but):
             return
-        number, thread = self._pending
-        self._pending = None
+        number, self._pending = self._pending, None
         try:
             self._manager.wait_until_finished()
         except Exception as e:
-            self._failed.set()
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        if thread.ident is not None:
-            thread.join()
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
@@ -170,23 +182,19 @@ class Store:
             "same command again to go on from there"
         )
 
-    def _write_manifest(self, number: int) -> None:
-        entry = self.folder / str(number)
-        while not entry.is_dir():  # the rename is the commit
-            if self._failed.wait(0.01):
-                return
-        try:
-            files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
-            write_json(self._manifest(number), {"sha256": files})
-            for old in self._manifest(0).parent.glob("*.json"):
-                if not (self.folder / old.stem).is_dir():
-                    old.unlink(missing_ok=True)
-        except OSError as e:
-            # Deleted by the retention policy meanwhile, or a full disk: the entry itself is whole.
-            if entry.is_dir():
-                self.log(f"warning: no checksums for {entry}: {e}")
+    def _seal(self, entry: Path, name: str) -> None:
+        """Writes the checksums of a finished entry that is not committed yet, as entry `name`."""
+        files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
+        write_json(self._manifest(name), {"sha256": files})
 
-    def _manifest(self, number: int) -> Path:
+    def _prune(self) -> None:
+        """Removes the checksums of entries that are gone."""
+        if jax.process_index() == 0:
+            for path in self._manifest(0).parent.glob("*.json"):
+                if not (self.folder / path.stem).is_dir():
+                    path.unlink(missing_ok=True)
+
+    def _manifest(self, number: int | str) -> Path:
         return self.folder / "manifests" / f"{number}.json"
 
     def damage(self, number: int, item: str | None = None) -> list[str]:
@@ -194,18 +202,15 @@ class Store:
         entry = self.folder / str(number)
         path = self._manifest(number)
         if not path.is_file():
-            self.log(
-                f"warning: {entry} has no checksums (its process ended right after writing it); "
-                "it is used unverified"
-            )
-            return []
+            return [f"{path} is missing, so {entry} cannot be checked"]
         try:
             sums = json.loads(path.read_text())["sha256"].items()
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return [f"{path} is not readable"]
         found = []
         for name, want in sums:
-            if not name or ".." in (parts := Path(name).parts) or Path(name).is_absolute():
+            parts = Path(name).parts
+            if not parts or ".." in parts or Path(name).is_absolute():
                 found.append(f"{path} names {name[:80]!r}, which is not in {entry}")
                 continue
             if item is not None and parts[0] != item:
@@ -217,6 +222,13 @@ class Store:
                 found.append(f"{file} differs from its checksum")
         return found
 
+    def sound(self, number: int) -> bool:
+        """Whether the entry is there and undamaged; the same answer in every process."""
+        bad = number not in self.numbers()
+        if not bad and self.verify_reads and jax.process_index() == 0:
+            bad = bool(self.damage(number))
+        return not agree(bad)
+
     def _check(self, number: int, item: str) -> None:
         if not self.verify_reads or (number, item) in self._sound:
             return
@@ -226,15 +238,16 @@ class Store:
         self._sound.add((number, item))
 
     def newest(self) -> int | None:
-        """The newest undamaged entry. Damaged ones are named and moved to `damaged/`."""
+        """The newest undamaged entry. Damaged ones are named, and moved aside if we may write."""
         for number in reversed(self.numbers()):
             bad = self.damage(number) if self.verify_reads and jax.process_index() == 0 else []
-            if not _agree(len(bad)):
+            if not agree(len(bad)):
                 self._sound |= {(number, p.name) for p in (self.folder / str(number)).iterdir()}
                 return number
             for line in bad[:4]:
                 self.log(f"damaged: {line}")
-            self.set_aside([number], "damaged")
+            if not self.read_only:
+                self.set_aside([number], "damaged")
         return None
 
     def set_aside(self, numbers: list[int], where: str) -> None:
@@ -313,5 +326,10 @@ def _are_kinds(arrays: Any) -> bool:
     )
 
 
+# At the top of an entry, written together with the rename: what they say is not relied upon.
+_COMMIT = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+
+
 def _files(entry: Path) -> list[Path]:
-    return sorted(p for p in entry.rglob("*") if p.is_file())
+    found = (p for p in entry.rglob("*") if p.is_file())
+    return sorted(p for p in found if not (p.parent == entry and p.name in _COMMIT))

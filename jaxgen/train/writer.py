@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ class Writer:
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
         temporary.replace(self.path)
+        self._last = {(nimg, n) for r in kept if r["nimg"] == nimg for n in r}
         self._file = self.path.open("a")
-        self._board = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
+        self._board = _Board(Path(workdir) / "tensorboard", nimg + 1) if tensorboard else None
 
-            self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=nimg + 1)
+    def has(self, nimg: int, name: str) -> bool:
+        """Whether `name` was written at the image count at which the run resumes."""
+        return (nimg, name) in self._last
 
     def write(self, nimg: int, scalars: Mapping[str, float]) -> None:
         """One record; values that are not finite are written as null and left off the board."""
@@ -38,8 +40,7 @@ class Writer:
         self._file.write(json.dumps({"nimg": nimg, **record}) + "\n")
         self._file.flush()
         if self._board:
-            for name, value in finite.items():
-                self._board.add_scalar(name, value, nimg)
+            self._board.write(nimg, finite)
 
     def close(self) -> None:
         """Closes the files; what a full disk did not take is lost, as was said before."""
@@ -48,6 +49,43 @@ class Writer:
         if self._board:
             with contextlib.suppress(OSError):
                 self._board.close()
+
+
+class _Board:
+    """TensorBoard's event files, written by the caller and flushed every 30 s.
+
+    tensorboardX's SummaryWriter writes in a thread behind a short queue. On a full disk that thread
+    dies, the queue fills, and the run hangs for good.
+    """
+
+    FLUSH = 30.0
+
+    def __init__(self, folder: Path, first: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event = Event
+        # The suffix: a run that starts anew within a second must not truncate the file before.
+        self._file = EventsWriter(str(folder / "events"), f".{first}")
+        # What an attempt that was cut off wrote past this step is not shown.
+        start = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(step=first, file_version="brain.Event:2"))
+        self._file.write_event(Event(step=first, session_log=start))
+        self._flushed = time.monotonic()
+
+    def write(self, nimg: int, scalars: Mapping[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=n, simple_value=v) for n, v in scalars.items()]
+        event = self._event(wall_time=time.time(), step=nimg, summary=Summary(value=values))
+        self._file.write_event(event)
+        if time.monotonic() - self._flushed > self.FLUSH:  # it syncs the disk: not every time
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
