@@ -112,7 +112,8 @@ def mean(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for record in records:
         for name, value in record.items():
-            found.setdefault(name, []).append(float(value))
+            with contextlib.suppress(TypeError, ValueError, OverflowError):  # null, in a file
+                found.setdefault(name, []).append(float(value))
     out = {}
     for name, values in found.items():
         real = [v for v in values if not math.isnan(v)]
