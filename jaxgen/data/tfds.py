@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data import images
-from jaxgen.data.source import Item, Source, split_off
+from jaxgen.data.source import Item, Source, check, split_off
 
 # The kinds of features that a set may have: those that tfds decodes without starting a program.
 FEATURES = (
@@ -80,7 +80,8 @@ def load_dir(
     with _explained(found[0]):
         check_folder(found[0])
         builder = tfds.builder_from_directory(str(found[0]))
-        return _open(builder, builder.info.name, split, train, test, image, label, holdout)
+        name = builder.info.name
+        return check(_open(builder, name, split, train, test, image, label, holdout))
 
 
 @contextlib.contextmanager
@@ -228,22 +229,19 @@ class TfdsSource(Source):
         shape = feature.shape if None not in feature.shape else self._read(0).shape
         super().__init__(shape=shape, **labels, **facts)
 
-    def _record(self, i: int) -> dict[str, Any]:
-        with _explained(self._folder):
-            record = self._data[i]
-            if not isinstance(record.get(self._image), bytes if self._encoded else np.ndarray):
-                raise ValueError(f"record {i} has no image")
-            return record
-
     def _read(self, i: int) -> np.ndarray:
-        value = self._record(i)[self._image]
+        value = self._data[i][self._image]
         return images.read(value) if self._encoded else np.asarray(value)
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, i: int) -> Item:
-        record = self._record(int(i))
+        with _explained(self._folder):
+            return self._item(int(i))
+
+    def _item(self, i: int) -> Item:
+        record = self._data[i]
         image = record[self._image]
         if self._encoded:
             image = images.read(image, self.shape[2])
@@ -254,9 +252,14 @@ class TfdsSource(Source):
             )
         item = {"image": image}
         if self.label_kind == "class":
-            item["label"] = np.asarray(record[self._label], np.int32)
+            label = int(record[self._label])
+            if not 0 <= label < self.label_dim:
+                raise ValueError(f"{self.name}[{i}]: class {label} of {self.label_dim}")
+            item["label"] = np.asarray(label, np.int32)
         elif self.label_kind == "vector":
             item["label"] = np.asarray(record[self._label], np.float32).reshape(-1)
+            if item["label"].shape != (self.label_dim,) or not np.isfinite(item["label"]).all():
+                raise ValueError(f"{self.name}[{i}]: its label is no finite vector")
         return item
 
 

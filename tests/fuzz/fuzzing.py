@@ -47,6 +47,7 @@ def fuzz(count: int, strategy: st.SearchStrategy, body: Callable[[Any], None]) -
             deadline=None,
             derandomize=True,
             database=None,
+            report_multiple_bugs=False,
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         )(one)

@@ -153,16 +153,12 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("family", NETWORKS)
-@pytest.mark.parametrize(
-    "value", [2**40, "os.system", [1] * 4000, 10**400, float("nan"), {"a": {"a": {"a": {"a": {}}}}}]
-)
+@pytest.mark.parametrize("value", [2**40, [1] * 4000, 10**400, {"a": {"a": {"a": {"a": {}}}}}])
 def test_keywords_that_no_network_has(family, value, tmp_path):
     """Refused before anything of that size is made, whatever keyword has them."""
     load, init = NETWORKS[family]
     with memory(64):
         for name in init:
-            if value != value and isinstance(init[name], list | dict | bool):
-                continue
             _, error = tame(lambda n=name: load({}, **{**init, n: value}), tmp_path, "")
             assert error is not None, name
 
