@@ -29,6 +29,8 @@ def base(recipe: str, source: str) -> ml_collections.ConfigDict:
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices that share the batch; -1 takes all
     c.mesh.fsdp = 1  # devices that share the parameters too
+    c.mesh.tensor = 1  # devices that share the channels of attention and residual blocks
+    c.mesh.rules = ()  # (regex, value) in front of the networks' own, see common/sharding.py
     c.averages = ml_collections.ConfigDict()
     c.averages.power = (0.05, 0.10)  # tracked power-function lengths (sigma_rel)
     c.averages.halflife = "0"  # of an exponential average, in images; 0 tracks none

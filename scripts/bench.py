@@ -37,6 +37,7 @@ from jaxgen.cli import common, sampling
 from jaxgen.common import mesh as meshes
 from jaxgen.common import rng, units
 from jaxgen.data import pipeline
+from jaxgen.planning import flops as counting
 from jaxgen.recipes.common import dtype as compute_dtype
 from jaxgen.train import snapshot
 from jaxgen.train import state as states
@@ -123,7 +124,7 @@ class Bench:
             alone = dataclasses.replace(plan, phases=[dataclasses.replace(phase, every=1)])
             step = steps.make_step(alone, batch=batch, microbatches=self.config.microbatches)
             jaxpr = jax.make_jaxpr(step)(state, data, frozen, key).jaxpr
-            flops += measure.matmul_flops(jaxpr) / phase.every
+            flops += counting.matmul_flops(jaxpr) / phase.every
         held, fns = [state, 0], []
 
         def one() -> Any:
@@ -184,7 +185,7 @@ class Bench:
         if not np.isfinite(one()).all():
             raise RuntimeError("the images that are to be timed are not finite")
         jaxpr = jax.make_jaxpr(lambda *a: plan.sample.fn(*a, **options)["image"])(*call[:4]).jaxpr
-        found |= self.rates(self.times(one)[0], num, measure.matmul_flops(jaxpr))
+        found |= self.rates(self.times(one)[0], num, counting.matmul_flops(jaxpr))
         return {
             **found,
             "xla_flops": measure.xla_flops(compiled),

@@ -1,4 +1,4 @@
-"""Measuring for benchmarks: FLOPs of a traced program, spreads, a machine's ceiling, memory."""
+"""Measuring for benchmarks: spreads, a machine's ceiling, memory. FLOPs: jaxgen/planning/flops.py."""
 
 import math
 import os
@@ -7,7 +7,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxgen.common import mesh as meshes
 from jaxgen.common import provenance
-from jaxgen.nn import convolution
 
 LEAST_SECONDS = 0.3  # of one repeat: short things are repeated within it
-
-
-def matmul_flops(jaxpr: Any) -> float:
-    """FLOPs of matrix products and convolutions in a jaxpr, all devices together.
-
-    A `scan` counts its body `length` times, a `while` once, a `cond` its dearest branch.
-    Convolutions count every tap, also on padding, but no zeros inserted by dilating the input.
-    """
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        name, p = eqn.primitive.name, eqn.params
-        if name == "dot_general":
-            contracted = p["dimension_numbers"][0][0]
-            shape = eqn.invars[0].aval.shape
-            depth = math.prod(shape[d] for d in contracted)
-            total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
-        elif name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval.shape
-            depth = math.prod(kernel) / kernel[p["dimension_numbers"].rhs_spec[0]]
-            out = math.prod(eqn.outvars[0].aval.shape) / math.prod(p["lhs_dilation"])
-            total += 2.0 * out * depth
-        elif name in convolution.MAPS:
-            like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
-            body = jax.make_jaxpr(partial(convolution.MAPS[name], **p))(*like).jaxpr
-            total += matmul_flops(body)
-        else:
-            values = [v for x in p.values() for v in (x if isinstance(x, (tuple, list)) else [x])]
-            bodies = [b for v in values if hasattr(b := getattr(v, "jaxpr", v), "eqns")]
-            counts = [matmul_flops(b) for b in bodies] or [0.0]
-            total += max(counts) if name == "cond" else p.get("length", 1) * sum(counts)
-    return total
 
 
 def forget_cache() -> None:

@@ -38,9 +38,10 @@ MAY_IMPORT = {  # docs/architecture.md has the same table
     "objectives": {"noise", "common"},
     "samplers": {"noise", "common"},
     "train": {"averaging", "common"},
+    "planning": {"train", "common"},
     "recipes": {*ANY, "train"},
     "interop": {"networks", "nn", "noise", "common"},
-    "cli": {"recipes", "train", "samplers", "metrics", "data", "interop", "common"},
+    "cli": {"recipes", "train", "samplers", "metrics", "data", "interop", "planning", "common"},
 }
 IDEAS = ("networks", "nn", "noise", "objectives", "samplers", "averaging", "metrics")
 PLUMBING = {  # files beside ideas that stand on no paper

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,37 @@ def add_run_flags(parser: Parser) -> None:
     group.add_argument(
         "--no_verify", action="store_true", help="skip the checksums of what is read"
     )
+
+
+def add_process_flags(parser: Parser) -> None:
+    """--coordinator and what belongs to it."""
+    from jaxgen.common import processes
+
+    group = parser.add_argument_group(
+        "several processes (found without flags on SLURM, TPU pods and JobSets; docs/pods.md)"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="an address of process 0")
+    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process_id", type=int, metavar="I", help="which one this is, 0 to N-1")
+    group.add_argument(
+        "--join_timeout", type=float, metavar="SECONDS", default=processes.JOIN_SECONDS,
+        help=f"how long to wait for the others at the start ({processes.JOIN_SECONDS})",
+    )  # fmt: skip
+    group.add_argument(
+        "--silence_timeout", type=int, metavar="SECONDS", default=processes.SILENCE_SECONDS,
+        help=f"after which a process without a sign of life is dead ({processes.SILENCE_SECONDS})",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def several(args: argparse.Namespace) -> Iterator[None]:
+    """JAX set up, and this process joined with the others that flags or the cluster tell of."""
+    from jaxgen.common import processes
+
+    place = processes.check_flags(args.coordinator, args.num_processes, args.process_id)
+    setup_jax()
+    with processes.joined(place or processes.detect(), args.join_timeout, args.silence_timeout):
+        yield
 
 
 SAVED = ("config", "facts", "command")  # what config.json holds
@@ -173,11 +204,15 @@ def load_source(spec: str, split: str) -> Any:
     return source.in_memory(sources.load(spec, split))
 
 
-def make_mesh(config: Any) -> Any:
-    """The mesh that the config asks for, over all devices."""
+def make_mesh(config: Any, devices: Any = None) -> Any:
+    """The mesh that the config asks for, over all devices unless given.
+
+    Runs of before the axis `tensor` have no size for it.
+    """
     from jaxgen.common import mesh
 
-    return mesh.make_mesh(config.mesh.data, config.mesh.fsdp)
+    axes = config.mesh
+    return mesh.make_mesh(axes.data, axes.fsdp, axes.get("tensor", 1), devices)
 
 
 @dataclasses.dataclass

@@ -39,13 +39,19 @@ def parser() -> common.Parser:
     net.add_argument("--splits", type=int, help="of inception_score (10)")
     references.add_flags(net)
     guiding.add_flags(p)
+    common.add_process_flags(p)
     return p
 
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
     args = parser().parse_args(argv)
-    common.setup_jax()
+    with common.several(args):
+        return _run(args)
+
+
+def _run(args: Any) -> int:
+    """Scores, in one process or in several that share the samples."""
     import jax
 
     from jaxgen.common import provenance

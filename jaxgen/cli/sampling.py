@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxgen.common import mesh as meshes
-from jaxgen.common import pictures, rng, units
+from jaxgen.common import pictures, processes, rng, units
 
 
 def class_labels(num: int, classes: list[int], ordered: bool) -> np.ndarray:
@@ -131,7 +131,7 @@ def in_chunks(
     for start in range(0, num, chunk):
         index = np.arange(start, start + chunk) % num
         part = jax.tree.map(lambda x, index=index: x[index], rows)
-        out = jax.device_get(call(jax.device_put(part, meshes.batch_sharding(mesh))))
+        out = processes.fetch(call(jax.device_put(part, meshes.batch_sharding(mesh))))
         yield jax.tree.map(lambda x, n=num - start: x[:n], out)
 
 
@@ -177,4 +177,5 @@ def grid_of(
         labels = class_labels(num, list(range(facts["label_dim"])), ordered=True)
     batch = inputs(plan, facts, num, labels=labels, source=source)
     images = collect(Sampler(plan, mesh, min(num, 256))(params, batch, num, seed))
-    pictures.save_png(picture(images), path)
+    if jax.process_index() == 0:
+        pictures.save_png(picture(images), path)

@@ -1,8 +1,10 @@
 """`jaxgen train`: a config becomes a run in a workdir; the same command again goes on with it."""
 
+import dataclasses
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ def parser() -> common.Parser:
     look = p.add_argument_group("output")
     look.add_argument("--no_progress", action="store_true", help="no progress bar")
     look.add_argument("--dry_run", action="store_true", help="print the config and stop")
+    common.add_process_flags(p)
     return p
 
 
@@ -43,9 +46,9 @@ def main(argv: list[str]) -> int:
         parser().error(f"unknown option {strange[0]}")
     saved = common.read_saved(args.workdir)
     command = {"config": args.config, "overrides": rest}
-    if saved and "import" in saved["command"]:
-        config = _imported(saved, args, rest)
-        command = {"import": saved["command"]["import"], "overrides": rest}
+    if saved and {"import", "reproduce"} & set(saved["command"]):
+        config = _of_workdir(saved, args, rest)
+        command = {**saved["command"], "overrides": rest}
     else:
         if args.config is None:
             if saved is None:
@@ -58,11 +61,21 @@ def main(argv: list[str]) -> int:
         print(config)
         return 0
     changed = _changes(saved, config, args)
-    return run(config, args, command, saved, changed)
+    with common.several(args):
+        return run(
+            config,
+            args.workdir,
+            command,
+            saved,
+            changed,
+            verify=not args.no_verify,
+            progress=not args.no_progress,
+            other_data=args.allow_changes,
+        )
 
 
-def _imported(saved: Any, args: Any, overrides: list[str]) -> Any:
-    """The config to go on with imported weights.
+def _of_workdir(saved: Any, args: Any, overrides: list[str]) -> Any:
+    """The config to go on with imported weights or a reproduced run, which no file has.
 
     Raises:
       ValueError: weights without a state of training; without data; another config.
@@ -76,8 +89,8 @@ def _imported(saved: Any, args: Any, overrides: list[str]) -> Any:
         )
     if args.config is not None:
         raise ValueError(
-            f"{args.workdir} holds imported weights with a config of their own; leave --config out "
-            "and change it by --config.NAME=VALUE"
+            f"{args.workdir} has a config of its own; leave --config out and change it by "
+            "--config.NAME=VALUE"
         )
     config = common.load_config(ConfigDict(saved["config"]), overrides)
     if saved["facts"]["name"] == "imported":
@@ -88,38 +101,60 @@ def _imported(saved: Any, args: Any, overrides: list[str]) -> Any:
     return config
 
 
+FREE = ("mesh.",)  # settings that do not change what is trained, only where
+
+
 def _changes(saved: Any, config: Any, args: Any) -> list[str]:
-    """The keys in which a resumed run's config differs; refused unless allowed."""
+    """The keys in which a resumed run's config differs; refused unless FREE or allowed."""
     if saved is None:
         return []
     old, new = common.flatten(saved["config"]), common.flatten(config)
     missing = object()
     keys = [k for k in {**old, **new} if old.get(k, missing) != new.get(k, missing)]
-    lines = [f"  {k}: {old.get(k, '(not there)')} -> {new.get(k, '(not there)')}" for k in keys]
-    if keys and not args.allow_changes:
+    lines = {k: f"{k}: {old.get(k, '(not there)')} -> {new.get(k, '(not there)')}" for k in keys}
+    refused = [f"  {lines[k]}" for k in keys if not k.startswith(FREE)]
+    if refused and not args.allow_changes:
         raise ValueError(
-            f"{args.workdir} holds a run with another config:\n" + "\n".join(lines) + "\n"
+            f"{args.workdir} holds a run with another config:\n" + "\n".join(refused) + "\n"
             "Use the same settings, another --workdir, or --allow_changes to go on with these"
         )
-    return lines
+    return list(lines.values())
 
 
-def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -> int:
-    """Builds the plan and trains it."""
-    common.setup_jax()
+def run(
+    config: Any,
+    workdir: str | Path,
+    command: dict,
+    saved: Any = None,
+    changed: Sequence[str] = (),
+    *,
+    verify: bool = True,
+    progress: bool = True,
+    other_data: bool = False,
+    steps: int | None = None,
+) -> int:
+    """Builds the plan and trains it; 0 when finished, 128 + signal when stopped by one.
+
+    Args:
+      config: the ConfigDict. workdir: the run's folder. command: how it was asked for.
+      saved: config.json of the run that goes on. changed: its settings that are others now.
+      verify: checksums. progress: a bar. other_data: whether a run may go on with data that differ.
+      steps: to stop after, without samples; None: the whole run.
+    """
     import jax
 
     from jaxgen import recipes
     from jaxgen.common import mesh as meshes
-    from jaxgen.common import provenance, trees, units
+    from jaxgen.common import processes, provenance, trees, units
     from jaxgen.data import pipeline
+    from jaxgen.data.fingerprint import fingerprint
     from jaxgen.data.source import limited
-    from jaxgen.train import loop, state, store, watchdog
+    from jaxgen.train import firsts, loop, state, store, watchdog
     from jaxgen.train.plan import Stage
 
     first = jax.process_index() == 0
     log = (lambda text: tqdm_print(text)) if first else (lambda text: None)
-    workdir = Path(args.workdir)
+    workdir = Path(workdir)
     mesh = common.make_mesh(config)
     meshes.check_batch(config.batch, mesh, config.microbatches)
     source = common.load_source(config.data.source, "train")
@@ -127,25 +162,40 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
     facts = common.source_facts(source, config)
     built = recipes.build(config, facts)
     stages = [Stage(built, units.images(config.images))] if hasattr(built, "players") else built
+    if steps is not None:
+        stages = _cut(stages, steps * config.batch)
+    digest = fingerprint(source)
+    processes.check_same("the data", digest)
+    if saved and not other_data and saved.get("data_fingerprint", digest) != digest:
+        raise ValueError(
+            f"the data of {config.data.source!r} are not those that {workdir} was trained on "
+            f"(fingerprint {digest[:12]}, expected {saved['data_fingerprint'][:12]}). Bring them "
+            "back, or use --allow_changes to go on with these"
+        )
+    changed = [*changed, *_moved(saved, dict(mesh.shape))]
+    how = {
+        "config": json.loads(config.to_json()),
+        "facts": facts,
+        "data_fingerprint": digest,
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        **provenance.facts(),
+    }
+    about = {
+        **how,
+        "command": command,
+        "history": [*(saved or {}).get("history", []), *changed],
+    }
     if first:
         if saved is None:
             print(config)
         for line in changed:
-            print(f"changed: {line.strip()}")
-        store.write_json(
-            workdir / "config.json",
-            {
-                "config": json.loads(config.to_json()),
-                "facts": facts,
-                "command": command,
-                "history": [*(saved or {}).get("history", []), *changed],
-                **provenance.facts(),
-            },
-        )
+            print(f"changed: {line}")
+        store.write_json(workdir / "config.json", about)
     shapes = state.abstract(stages[0].plan, mesh).params
     players = ", ".join(f"{n} {trees.count(t):,}" for n, t in shapes.items())
     log(f"data: {source!r}")
-    log(f"parameters: {players}; devices: {mesh.size} (data x fsdp = {tuple(mesh.shape.values())})")
+    log(f"parameters: {players}; devices: {mesh.size} ({in_words(mesh.shape)})")
 
     def data(start_step: int) -> Any:
         host = pipeline.batches(
@@ -153,8 +203,7 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
             config.batch,
             config.seed,
             start_step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=meshes.local_rows(mesh, config.batch),
         )
         return pipeline.to_device(host, lambda b: meshes.put_batch(b, mesh))
 
@@ -176,32 +225,55 @@ def run(config: Any, args: Any, command: dict, saved: Any, changed: list[str]) -
             keep=config.keep_checkpoints,
             snapshot_dtype=config.snapshot_dtype,
             max_skips=config.max_skips,
-            hooks=_hooks(config, workdir, facts, mesh),
-            meta={"config": json.loads(config.to_json()), **provenance.facts()},
-            fresh_snapshots=bool(changed),
-            verify=not args.no_verify,
+            hooks=_hooks(config, workdir, facts, mesh) if steps is None else [],
+            meta={"config": how["config"], **provenance.facts()},
+            each=firsts.FirstSteps(workdir, how, config.batch) if first else None,
+            fresh_snapshots=not all(line.startswith(FREE) for line in changed),
+            verify=verify,
             watch=watchdog.of(config.get("watchdog", {})),
-            progress=not args.no_progress,
+            progress=progress,
             log=log,
         )
+        code, end = 0, f"finished: {units.describe(nimg)} images in {workdir}"
+        del final
     except loop.Stopped as e:
-        log(str(e))
-        return 128 + e.signum
+        code, end = 128 + e.signum, str(e)
     if first:
         from jaxgen.train import writer
 
         records = writer.read(workdir / "metrics.jsonl")
+        record = firsts.read(workdir / "first_steps.json")
         results = {
-            "nimg": nimg,
+            "finished": code == 0,
+            "nimg": records[-1]["nimg"] if records else 0,
             "seed": config.seed,
             "seconds": round(time.perf_counter() - start, 1),
             "last": writer.mean([r for r in records[-1:] if r]),
-            **provenance.facts(),
+            "first_steps": record.get("steps", []),
+            **about,
+            "started": record.get("started"),  # what made the first steps, if not all of the above
         }
         store.write_json(workdir / "results.json", results)
-    del final
-    log(f"finished: {units.describe(nimg)} images in {workdir}")
-    return 0
+    log(end)
+    return code
+
+
+def _cut(stages: Sequence[Any], until: int) -> list[Any]:
+    """Stages up to so many images."""
+    before = [0, *(s.until for s in stages)]
+    cut = [dataclasses.replace(s, until=min(s.until, until)) for s in stages]
+    return [s for s, start in zip(cut, before) if start < until]
+
+
+def in_words(axes: Mapping[str, int]) -> str:
+    """A mesh's axes: "data 4 x fsdp 2 x tensor 1"."""
+    return " x ".join(f"{name} {size}" for name, size in axes.items())
+
+
+def _moved(saved: Any, axes: Mapping[str, int]) -> list[str]:
+    """A line for the history when the run goes on on other devices; they change no batch."""
+    old = (saved or {}).get("mesh", axes)
+    return [f"mesh.devices: {in_words(old)} -> {in_words(axes)}"] if old != axes else []
 
 
 def _hooks(config: Any, workdir: Path, facts: dict, mesh: Any) -> list:

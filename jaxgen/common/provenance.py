@@ -1,6 +1,8 @@
 """Where a number comes from: versions, commit and machine, for every result file."""
 
+import contextlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -25,8 +27,19 @@ def commit() -> str | None:
         return None
 
 
+def machine() -> str:
+    """The host in words: architecture, processors that this process may use, their model."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count()
+    model = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    return ", ".join(filter(None, [platform.machine(), f"{cores} cores", model]))
+
+
 def facts() -> dict[str, Any]:
-    """{"versions", "commit", "python", "device"} of this process."""
+    """{"versions", "commit", "python", "device", "machine", "xla_flags"} of this process."""
     import jax
 
     versions = {}
@@ -40,5 +53,7 @@ def facts() -> dict[str, Any]:
         "versions": versions,
         "commit": commit(),
         "python": platform.python_version(),
+        "machine": machine(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
     }

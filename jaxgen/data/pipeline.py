@@ -2,14 +2,14 @@
 
 Step n holds the elements n B .. (n+1) B - 1 of the endless shuffled sequence
 `MapDataset.range(len(source)).seed(seed).shuffle().repeat()`, in which every epoch is another
-permutation. Process p of P reads rows [p B/P, (p+1) B/P) of it. So a resumed run needs its step
-number and nothing else, and changing the number of processes changes no batch.
+permutation. A process reads the rows of it that its devices hold. So a resumed run needs its step
+number and nothing else, and changing devices or processes changes no batch.
 """
 
 import collections
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -47,50 +47,46 @@ def batches(
     batch: int,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | np.ndarray | None = None,
     num_threads: int = 16,
     prefetch: int = 4,
 ) -> Batches:
-    """This process's rows of the global batches of steps start_step, start_step + 1, ...
+    """The global batches of steps start_step, start_step + 1, ..., or some rows of them.
 
     Args:
       source: None for a plan without data: batches then hold only `index`, the image's number in
         the run (modulo 2^31).
-      batch: global batch size B, a multiple of process_count.
+      batch: global batch size B.
       seed: in [0, 2^32).
       start_step: reached at once, without reading what comes before.
+      rows: (b,) in 0..B-1, of each batch what this process reads (common.mesh.local_rows); all when
+        None.
       num_threads: images decoded at a time (sources in memory decode nothing).
       prefetch: batches read ahead on the host.
     Returns:
       An endless iterator of {"image": uint8 (b, h, w, c), "label": int32 (b,) or float32 (b, k),
-      "index": int32 (b,)}, b = B / process_count; `index` is the place in the source.
+      "index": int32 (b,)}; `index` is the place in the source.
     Raises:
-      ValueError: for a batch that does not divide, or numbers out of range.
+      ValueError: numbers out of range.
     """
     import grain
 
-    if batch < 1 or batch % process_count:
-        raise ValueError(
-            f"batch must be a positive multiple of the {process_count} processes, got {batch}"
-        )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must be in 0..{process_count - 1}, got {process_index}")
+    rows = np.arange(batch) if rows is None else np.asarray(rows)
+    if not len(rows) or rows.min() < 0 or rows.max() >= batch:
+        raise ValueError(f"rows must be some of the {batch} rows of a batch, got {list(rows)}")
     if not 0 <= seed < 2**32 or start_step < 0:
         raise ValueError(
             f"seed must be in [0, 2^32) and start_step >= 0, got {seed} and {start_step}"
         )
-    rows = batch // process_count
-    offset = process_index * rows
     pool = None if source is None or source.arrays else ThreadPoolExecutor(num_threads)
     if source is not None:
         order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
 
     def read(step: int) -> Batch:
-        first = step * batch + offset
+        places = step * batch + rows
         if source is None:
-            return {"index": ((first + np.arange(rows)) % 2**31).astype(np.int32)}
-        return gather(source, np.array([order[i] for i in range(first, first + rows)]), pool)
+            return {"index": (places % 2**31).astype(np.int32)}
+        return gather(source, np.array([order[int(i)] for i in places]), pool)
 
     steps = grain.MapDataset.range(start_step, sys.maxsize).map(read)
     # One thread is enough without decoding, and several would fight for the interpreter.

@@ -1,9 +1,10 @@
 """Recipes: a configuration becomes a plan. The only readers of ConfigDict."""
 
+import dataclasses
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 SHARED = (
@@ -40,4 +41,13 @@ def build(config: Any, facts: Mapping[str, Any]) -> Any:
         near = difflib.get_close_matches(config.recipe, names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"config.recipe is {config.recipe!r}, known are {names()}{hint}")
-    return importlib.import_module(f"jaxgen.recipes.{config.recipe}").build(config, facts)
+    built = importlib.import_module(f"jaxgen.recipes.{config.recipe}").build(config, facts)
+    rules = tuple(config.mesh.get("rules", ())) if "mesh" in config else ()
+    if not rules:
+        return built
+    if not isinstance(built, Sequence):
+        return dataclasses.replace(built, sharding=rules)
+    return [
+        dataclasses.replace(stage, plan=dataclasses.replace(stage.plan, sharding=rules))
+        for stage in built
+    ]

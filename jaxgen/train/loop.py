@@ -7,6 +7,7 @@ non-finite gradients stops it with the last good checkpoint kept. docs/robustnes
 
 import contextlib
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxgen.common import mesh as meshes
-from jaxgen.common import rng
+from jaxgen.common import processes, rng
 from jaxgen.train import snapshot, store, writer
 from jaxgen.train import state as states
 from jaxgen.train import step as steps
@@ -92,6 +93,7 @@ def train(
     max_skips: int = 20,
     hooks: Sequence[Hook] = (),
     meta: Mapping[str, Any] | None = None,
+    each: Callable[[int, Mapping[str, jax.Array]], None] | None = None,
     fresh_snapshots: bool = False,
     verify: bool = True,
     watch: Limits | None = None,
@@ -109,6 +111,7 @@ def train(
       keep: checkpoints kept. snapshot_dtype: float32 or float16. max_skips: non-finite
         updates in a row that are tolerated.
       meta: JSON saved with every checkpoint and snapshot.
+      each: called with (step, its metrics on the devices) after every step.
       fresh_snapshots: set aside snapshots that lie after the point of resuming (the configuration
         has changed, so they belong to another run).
       watch: when a step counts as hung (train/watchdog.py); None: never.
@@ -139,12 +142,17 @@ def train(
                     state = stage.carry(state, rng.fold(jax.random.key(seed), "carry", i))
                 run = _Run(
                     stage.plan, stage.until, mesh, batch, microbatches, seed, every, max_skips,
-                    tuple(hooks), {**meta, "stage": i, "batch": batch, "seed": seed},
+                    tuple(hooks), each, {**meta, "stage": i, "batch": batch, "seed": seed},
                     snapshot_dtype, checkpoints, snapshots, logs, signals, dog, progress, log,
                 )  # fmt: skip
                 if i == index and nimg:
                     run.catch_up(state, nimg)
                 state, nimg = run(state, nimg, data)
+        except Stopped:
+            raise
+        except BaseException as e:
+            processes.abandon(e)  # the stores' ends would wait for processes that wait for this one
+            raise
         finally:
             if logs:
                 logs.close()
@@ -186,6 +194,7 @@ class _Run:
     every: Every
     max_skips: int
     hooks: tuple[Hook, ...]
+    each: Callable[[int, Mapping[str, jax.Array]], None] | None
     meta: dict[str, Any]
     snapshot_dtype: str
     checkpoints: Store
@@ -256,12 +265,14 @@ class _Run:
         first = next(batches)
         step = self._compile(state, first, frozen, key)
         pending: list[dict[str, jax.Array]] = []
-        mark = _Mark.now(nimg, batches, self.batch)
+        mark = writer.Mark.now(nimg, batches, self.batch)
         saved = nimg
         while nimg < self.until:
             batch, first = first if first is not None else next(batches), None
             state, metrics = step(state, batch, frozen, key, nimg // self.batch)
             pending.append(metrics)
+            if self.each:
+                self.each(nimg // self.batch, metrics)
             if len(pending) > 2:  # at most two steps queued: prompt signals, honest timing
                 jax.block_until_ready(pending[-3])
             self.dog.step()
@@ -272,7 +283,7 @@ class _Run:
             if last or asked or due(self.every.log, before, nimg):
                 scalars = writer.mean(jax.device_get(pending))
                 scalars |= mark.rates(nimg, batches)
-                mark, pending = _Mark.now(nimg, batches, self.batch), []
+                mark, pending = writer.Mark.now(nimg, batches, self.batch), []
                 self._report(nimg, scalars, bar)
                 self._check(state, saved)
             for controller in self.plan.host_controllers:
@@ -342,44 +353,27 @@ class _Run:
                 )
 
 
-@dataclasses.dataclass
-class _Mark:
-    """A point in time, to tell rates since."""
-
-    time: float
-    nimg: int
-    waited: float
-    batch: int
-
-    @classmethod
-    def now(cls, nimg: int, batches: Any, batch: int) -> "_Mark":
-        return cls(time.perf_counter(), nimg, getattr(batches, "wait_seconds", 0.0), batch)
-
-    def rates(self, nimg: int, batches: Any) -> dict[str, float]:
-        """Images a second, and of each step the seconds in all and waiting for data."""
-        new = _Mark.now(nimg, batches, self.batch)
-        seconds, images = max(new.time - self.time, 1e-9), nimg - self.nimg
-        return {
-            "time/images_per_second": images / seconds,
-            "time/seconds": seconds,
-            "time/step": seconds * self.batch / max(images, 1),
-            "time/data_wait": new.waited - self.waited,
-        }
-
-
 @contextlib.contextmanager
 def _signals() -> Iterator[dict[str, int]]:
-    """SIGTERM and SIGINT set `got`; a second one acts as usual. No-op outside the main thread."""
+    """SIGTERM and SIGINT set `got`; a second one acts as usual. No-op outside the main thread.
+
+    With several processes SIGTERM is left to jax.distributed, which lets all stop at one step.
+    """
     found: dict[str, int] = {}
     old: dict[int, Any] = {}
 
+    several = jax.process_count() > 1
+
     def handle(signum: int, frame: Any) -> None:
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         found["got"] = signum
         for s, h in old.items():
             signal.signal(s, h)
 
     try:
-        for s in (signal.SIGTERM, signal.SIGINT):
+        for s in (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT):
             old[s] = signal.signal(s, handle)
     except ValueError:
         pass

@@ -17,6 +17,7 @@ import jax
 import optax
 
 from jaxgen.common import trees
+from jaxgen.common.sharding import DEFAULT, Rules
 
 Tree = Any
 Batch = Mapping[str, jax.Array]
@@ -69,13 +70,15 @@ class Player:
     before the step) as an extra argument. project: a map applied to the params after each of its
     updates (EDM2's forced weight normalisation). fixed: regexes of leaves that are neither trained
     nor averaged: random Fourier features, and tracked statistics, which a loss sets by `Aux.fixed`.
-    They are copied to the averages.
+    They are copied to the averages. sharding: ordered rules for where its leaves lie on a mesh, by
+    regexes over "player/leaf" (common/sharding.py); optimizer, averages and gradients follow.
     """
 
     init: Callable[[jax.Array], Tree]
     optimizer: optax.GradientTransformation
     project: Callable[[Tree], Tree] | None = None
     fixed: tuple[str, ...] = ()
+    sharding: Rules = DEFAULT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +141,8 @@ class Plan:
     averaging.ema or averaging.power tracker. sample: see Sample. exports: name -> Export, by the
     names "denoise" (x, sigma, cond) -> x0, "log_prob" (x, sigma, cond) -> (b,) and "generator", a
     samplers.styles.Generator. evals: names of the metrics that suit this plan. host_controllers:
-    see HostController.
+    see HostController. sharding: rules in front of every player's, and of the default ones for
+    frozen trees, "frozen/name/leaf".
     """
 
     players: Mapping[str, Player]
@@ -151,6 +155,7 @@ class Plan:
     exports: Mapping[str, Export] = dataclasses.field(default_factory=dict)
     evals: tuple[str, ...] = ()
     host_controllers: Sequence[HostController] = ()
+    sharding: Rules = ()
 
     def __post_init__(self):
         names = [p.name for p in self.phases]

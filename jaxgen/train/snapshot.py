@@ -4,6 +4,7 @@ They live in their own folder, are small, and are never deleted by the policy th
 checkpoints. One item a player and profile, so that a reader loads only what it needs.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -36,20 +37,22 @@ def _item(player: str, profile: str) -> str:
 def _cast(plan: Plan, player: str, tree: Tree, dtype: str) -> Tree:
     """Trained floats to `dtype`; fixed leaves (random frequencies) keep float32."""
     fixed = plan.fixed_mask(player, tree)
-    return jax.tree.map(lambda x, f: x if f else x.astype(dtype), tree, fixed)
+    return jax.tree.map(lambda x, f: x if f or x.dtype == dtype else x.astype(dtype), tree, fixed)
 
 
 def save(
     store: Store, plan: Plan, state: TrainState, nimg: int, dtype: str, meta: Mapping
 ) -> float:
     """Starts saving all tracked averages in float32 or float16; returns the seconds held up."""
+    start = time.perf_counter()
     items = {
         _item(player, profile): _cast(plan, player, tree, dtype)
         for profile, players in state.averages.items()
         for player, tree in players.items()
     }
     lengths = {n: t.sigma_rel for n, t in plan.averages.items() if isinstance(t, Power)}
-    return store.save(nimg, items, {**meta, "nimg": nimg, "sigma_rel": lengths, "dtype": dtype})
+    store.save(nimg, items, {**meta, "nimg": nimg, "sigma_rel": lengths, "dtype": dtype})
+    return time.perf_counter() - start
 
 
 def load(

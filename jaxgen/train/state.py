@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxgen.common import mesh as meshes
-from jaxgen.common import rng, trees
+from jaxgen.common import rng, sharding, trees
 from jaxgen.train.plan import Plan, Player
 
 Tree = Any
@@ -71,13 +71,48 @@ def from_params(plan: Plan, params: Mapping[str, Tree]) -> TrainState:
     )
 
 
-def abstract(plan: Plan, mesh: Mesh) -> TrainState:
+def param_shardings(
+    plan: Plan, mesh: meshes.AnyMesh, params: Mapping[str, Tree]
+) -> dict[str, Tree]:
+    """Where the (possibly abstract) params of the players lie: gradients and updates, too.
+
+    Raises:
+      ValueError: naming a leaf that no rule matches or that its rule cannot split.
+    """
+    return {
+        n: sharding.shardings(params[n], mesh, (*plan.sharding, *plan.players[n].sharding), f"{n}/")
+        for n in params
+    }
+
+
+def frozen_shardings(plan: Plan, mesh: meshes.AnyMesh) -> Tree:
+    """Where the plan's frozen trees lie."""
+    rules = (*plan.sharding, *sharding.DEFAULT)
+    return sharding.shardings(dict(plan.frozen), mesh, rules, "frozen/")
+
+
+def shardings(plan: Plan, mesh: meshes.AnyMesh, shapes: TrainState) -> TrainState:
+    """Where all of a (possibly abstract) state lies; see `param_shardings`."""
+    params = param_shardings(plan, mesh, shapes.params)
+    return TrainState(
+        step=meshes.replicated(mesh),
+        params=params,
+        opt={
+            n: sharding.following(shapes.opt[n], shapes.params[n], params[n], mesh) for n in params
+        },
+        stats=sharding.by_shape(shapes.stats, mesh),
+        averages=dict.fromkeys(shapes.averages, params),
+        guard=jax.tree.map(lambda _: meshes.replicated(mesh), shapes.guard),
+    )
+
+
+def abstract(plan: Plan, mesh: meshes.AnyMesh) -> TrainState:
     """ShapeDtypeStructs with shardings: the target of a restore. Costs no memory."""
     shapes = jax.eval_shape(lambda: from_params(plan, init_params(plan, 0)))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,
-        meshes.tree_shardings(shapes, mesh),
+        shardings(plan, mesh, shapes),
     )
 
 

@@ -278,19 +278,26 @@ class Step:
         self.programs: list[Any] = []
         self.trace_seconds = self.compile_seconds = 0.0
 
+    def trace(self, *args: Any) -> list[Any]:
+        """The programs as `jax.stages.Traced`, for arguments like these: arrays or structs."""
+        traced: list[Any] = []
+        before: Metrics = {}
+        for program in self._jitted:
+            traced.append(program.trace(before, *args))
+            before = traced[-1].out_info[1]
+        return traced
+
     def compile(self, *args: Any, options: Mapping[str, Any] | None = None) -> "Step":
         """Compiles for arguments like these; options: of XLA's compiler."""
-        start, lowered, before = time.perf_counter(), [], {}
-        self._absent = []
-        for program in self._jitted:
-            lowered.append(program.lower(before, *args))
-            before = meshes.place(_absent(lowered[-1].out_info[1]), self._whole)
-            self._absent.append(before)
-        traced = time.perf_counter()
+        start = time.perf_counter()
+        traced = self.trace(*args)
+        lowered = [x.lower() for x in traced]
+        made = time.perf_counter()
         with ThreadPoolExecutor(len(lowered)) as pool:
             self.programs = list(pool.map(lambda x: x.compile(options), lowered))
-        self.trace_seconds = traced - start
-        self.compile_seconds = time.perf_counter() - traced
+        self.trace_seconds = made - start
+        self.compile_seconds = time.perf_counter() - made
+        self._absent = [meshes.place(_absent(x.out_info[1]), self._whole) for x in traced]
         return self
 
     def __call__(
@@ -327,7 +334,7 @@ def jit_step(
     meshes.check_batch(batch, mesh, microbatches)
     shardings = jax.tree.map(lambda x: x.sharding, state)
     whole = meshes.replicated(mesh)
-    frozen = meshes.tree_shardings(dict(plan.frozen), mesh)
+    frozen = states.frozen_shardings(plan, mesh)
     how = {"batch": batch, "microbatches": microbatches, "mesh": mesh}
     every, segments = zip(*_segments(plan))
 
@@ -352,4 +359,4 @@ def jit_step(
 def put_frozen(plan: Plan, mesh: Mesh) -> Any:
     """The plan's frozen trees on the mesh, sharded like parameters."""
     frozen = {n: jax.tree.map(jnp.asarray, t) for n, t in plan.frozen.items()}
-    return meshes.place(frozen, meshes.tree_shardings(frozen, mesh))
+    return meshes.place(frozen, states.frozen_shardings(plan, mesh))

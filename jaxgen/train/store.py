@@ -6,12 +6,18 @@ not notice flipped bytes, so right before the rename the first process writes
 nothing is read before its files have been checked. Arrays are kept flat, under their names; a
 restore always has a target, and names are compared first.
 
+A save holds the caller up only while it takes hold of the arrays' values; setting Orbax up, which
+costs Orbax tens of milliseconds, is done in a thread, too. Not so with several processes, whose
+barriers have to come in one order with the steps' collectives, nor with split arrays, which Orbax
+writes shard by shard.
+
 Only this file knows Orbax.
 """
 
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +35,10 @@ from jaxgen.common import trees
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 Tree = Any
+
+# Orbax numbers its operations process-wide: of two saves that start at once in two stores, one
+# would wait for the other's folders.
+_STARTING = threading.Lock()
 
 
 class SaveError(RuntimeError):
@@ -97,6 +107,8 @@ class Store:
         self.read_only = read_only
         self.log = log
         self._pending: int | None = None
+        self._thread: threading.Thread | None = None  # that does all of a save
+        self._error: Exception | None = None  # what it met
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -135,7 +147,8 @@ class Store:
     def save(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> float:
         """Starts writing an entry and returns the seconds the caller was held up.
 
-        Arrays may be donated or changed right after. An entry of that number is replaced.
+        Arrays may be donated or changed right after. An entry of that number is replaced. Until it
+        is written, the host holds a copy of the arrays (on CPU they are shared until donated).
 
         Raises:
           SaveError: this entry, or the one before it, could not be written.
@@ -143,19 +156,39 @@ class Store:
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        arrays = {k: {n: _kind(x) for n, x in _flat(t).items()} for k, t in items.items()}
-        args = {k: ocp.args.StandardSave(_flat(t)) for k, t in items.items()}
+        self._pending, self._error, self._thread = number, None, None
+        if jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items))):
+            items = jax.device_get(jax.tree.map(_own, dict(items)))
+            work = (number, items, dict(meta))
+            self._thread = threading.Thread(target=self._in_thread, args=work, daemon=True)
+            self._thread.start()
+        else:
+            try:
+                self._start(number, items, meta)
+            except Exception as e:
+                self._pending = None
+                raise self.failure(f"{self.folder / str(number)}", e, number) from e
+        return time.perf_counter() - start
+
+    def _start(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
+        """Orbax's part of a save that it does before it returns."""
+        flat = {k: _flat(t) for k, t in items.items()}
+        arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
+        args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
         args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
-        try:
+        with _STARTING:
             if number in self._manager.all_steps():
                 self._manager.delete(number)
             self._prune()
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
+
+    def _in_thread(self, *work: Any) -> None:
+        try:
+            self._start(*work)
+            self._manager.wait_until_finished()
         except Exception as e:
-            raise self.failure(f"{self.folder / str(number)}", e, number) from e
-        self._pending = number
-        return time.perf_counter() - start
+            self._error = e
 
     def wait(self, but: int | None = None) -> None:
         """Returns when the last save and its checksums are on disk, or raises SaveError.
@@ -166,7 +199,12 @@ class Store:
             return
         number, self._pending = self._pending, None
         try:
-            self._manager.wait_until_finished()
+            if self._thread is None:
+                self._manager.wait_until_finished()
+            else:
+                self._thread.join()
+                if self._error is not None:
+                    raise self._error
         except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
 
@@ -311,6 +349,15 @@ class Store:
         }
         flat = self._read(number, item, ocp.args.StandardRestore(structs))
         return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
+
+
+def _own(x: Any) -> Any:
+    """A numpy array that its owner may change is copied; jax's cannot be changed."""
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
+def _whole(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or (x.is_fully_addressable and x.is_fully_replicated)
 
 
 def _kind(x: Any) -> list:

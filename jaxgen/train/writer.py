@@ -1,6 +1,7 @@
 """Logs of a run: `metrics.jsonl` always, TensorBoard event files beside it (tensorboardX)."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -120,3 +121,29 @@ def mean(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if real:
             out[name] = float(np.mean(real))
     return out
+
+
+@dataclasses.dataclass
+class Mark:
+    """A point in time, to tell rates since."""
+
+    time: float
+    nimg: int
+    waited: float
+    batch: int
+
+    @classmethod
+    def now(cls, nimg: int, batches: Any, batch: int) -> "Mark":
+        """Now, at `nimg` images of an iterator that may have `wait_seconds`."""
+        return cls(time.perf_counter(), nimg, getattr(batches, "wait_seconds", 0.0), batch)
+
+    def rates(self, nimg: int, batches: Any) -> dict[str, float]:
+        """Images a second, and of each step the seconds in all and waiting for data."""
+        new = Mark.now(nimg, batches, self.batch)
+        seconds, images = max(new.time - self.time, 1e-9), nimg - self.nimg
+        return {
+            "time/images_per_second": images / seconds,
+            "time/seconds": seconds,
+            "time/step": seconds * self.batch / max(images, 1),
+            "time/data_wait": new.waited - self.waited,
+        }

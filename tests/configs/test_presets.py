@@ -1,6 +1,5 @@
 """The presets have the published numbers of parameters and operations: shapes only, no memory."""
 
-import sys
 from pathlib import Path
 
 import jax
@@ -11,10 +10,9 @@ from configs import presets
 from jaxgen.cli import common
 from jaxgen.common import trees
 from jaxgen.networks import adm, ddpmpp, edm2, ncsnpp
+from jaxgen.planning import flops as counting
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import measure  # noqa: E402
 
 CLASSES = {"cifar10": 10, "imagenet64": 1000}
 EDM_NETS = {
@@ -37,7 +35,7 @@ def size(network, side, channels, **cond):
     cond = {name: shape(1, width) for name, width in cond.items() if width}
     params = jax.eval_shape(lambda *a: network.init(jax.random.key(0), *a), x, c_noise, cond)
     trained = {n: a for n, a in trees.leaves(params["params"]).items() if "fourier" not in n}
-    flops = measure.matmul_flops(jax.make_jaxpr(network.apply)(params, x, c_noise, cond).jaxpr)
+    flops = counting.matmul_flops(jax.make_jaxpr(network.apply)(params, x, c_noise, cond).jaxpr)
     return trees.count(trained) / 1e6, flops / 2e9
 
 

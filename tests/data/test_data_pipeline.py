@@ -94,8 +94,7 @@ def test_a_far_step_is_reached_at_once():
 def test_processes_share_the_same_batches(processes, lazy):
     whole = take(9, small(lazy=lazy), 8, 5, start_step=2)
     parts = [
-        take(9, small(lazy=lazy), 8, 5, 2, process_index=p, process_count=processes)
-        for p in range(processes)
+        take(9, small(lazy=lazy), 8, 5, 2, rows=rows) for rows in np.split(np.arange(8), processes)
     ]
     union = [{k: np.concatenate([q[k] for q in row]) for k in row[0]} for row in zip(*parts)]
     equal(union, whole)
@@ -110,7 +109,7 @@ def test_dtypes_and_no_data():
     }
     vector = ArraySource(np.zeros((5, 2, 2, 1), np.uint8), np.ones((5, 3)))
     assert take(1, vector, 2, 0)[0]["label"].dtype == np.float32
-    halves = [take(2, None, 4, 0, 3, process_index=p, process_count=2) for p in (0, 1)]
+    halves = [take(2, None, 4, 0, 3, rows=rows) for rows in ([0, 1], [2, 3])]
     assert [h.keys() for h in halves[0]] == [{"index"}] * 2
     np.testing.assert_array_equal(halves[1][1]["index"], [18, 19])
     assert take(1, None, 4, 0, start_step=2**40)[0]["index"].dtype == np.int32
@@ -171,10 +170,10 @@ def test_close_ends_the_threads():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="positive multiple of the 3 processes, got 8"):
-        batches(small(), 8, 0, process_count=3)
-    with pytest.raises(ValueError, match=r"process_index must be in 0..1, got 2"):
-        batches(small(), 8, 0, process_index=2, process_count=2)
+    with pytest.raises(ValueError, match="rows must be some of the 0 rows of a batch, got"):
+        batches(small(), 0, 0)
+    with pytest.raises(ValueError, match=r"rows must be some of the 8 rows of a batch, got \[7, 8"):
+        batches(small(), 8, 0, rows=range(7, 9))
     with pytest.raises(ValueError, match=r"seed must be in \[0, 2\^32\)"):
         batches(small(), 8, -1)
     with pytest.raises(ValueError, match="batch must be positive, got 0"):

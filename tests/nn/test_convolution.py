@@ -50,7 +50,7 @@ def test_half_precision_keeps_its_type():
 
 
 def test_a_sharded_batch_stays_where_it_is():
-    mesh = meshes.make_mesh(-1, 1, jax.devices())
+    mesh = meshes.make_mesh(devices=jax.devices())
     x = jax.device_put(jnp.ones((8, 8, 8, 4)), meshes.batch_sharding(mesh))
     w = jax.device_put(jnp.ones((3, 3, 4, 4)), meshes.replicated(mesh))
     run = jax.jit(jax.grad(lambda w, x: jnp.sum(conv(x, w, 2) ** 2)))
