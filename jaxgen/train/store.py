@@ -110,19 +110,25 @@ class Store:
         self._thread: threading.Thread | None = None  # that does all of a save
         self._error: Exception | None = None  # what it met
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                create=True,
-                cleanup_tmp_directories=not read_only,
-                temporary_path_class=_sealed(self),
-                # Two stores may save at the same time; their processes must not mix them up.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    barrier_sync_key_prefix=self.folder.name
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep,
+                    create=True,
+                    cleanup_tmp_directories=not read_only,
+                    temporary_path_class=_sealed(self),
+                    # Two stores may save at the same time; their processes must not mix them up.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        barrier_sync_key_prefix=self.folder.name
+                    ),
                 ),
-            ),
-        )
+            )
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+            raise ValueError(
+                f"{self.folder}: its entries cannot be listed ({e}); look at the files "
+                "_CHECKPOINT_METADATA of its entries: a damaged one may be removed, none is needed"
+            ) from e
 
     def __enter__(self):
         return self

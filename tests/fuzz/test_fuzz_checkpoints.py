@@ -80,6 +80,18 @@ def test_json_of_a_checkpoint(count, made, tmp_path):
         fuzz(count, trees, lambda e: attempt(made, tmp_path / "s", {e[0]: dumps(e[1])}))
 
 
+def test_a_damaged_commit_is_named_and_not_needed(made, tmp_path):
+    """Orbax reads it of all entries before any; what it says is not relied upon."""
+    folder = tmp_path / "s"
+    shutil.copytree(made[0], folder)
+    commit = folder / "7" / "_CHECKPOINT_METADATA"
+    commit.write_text("[]")
+    with pytest.raises(ValueError, match="_CHECKPOINT_METADATA of its entries"):
+        restore(folder)
+    commit.unlink()
+    assert restore(folder)["n"] == 3
+
+
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "7/../../x", "", "."])
 def test_checksums_of_files_elsewhere_are_not_taken(made, tmp_path, name):
     folder = tmp_path / "s"
