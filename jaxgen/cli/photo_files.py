@@ -110,6 +110,7 @@ def read(path: Path) -> Photo:
         RGB, or too many pixels.
     """
     try:
+        images.check_file(path)
         data = path.read_bytes()  # Pillow does not turn all TIFFs that it maps into memory
         with images.opened(data, sorted(set(SUFFIXES.values()))) as image:
             _check(image)

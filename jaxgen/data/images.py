@@ -38,6 +38,22 @@ def max_pixels() -> int:
     return int(text)
 
 
+def check_file(path: str | pathlib.Path) -> None:
+    """Looks at a file before it is opened.
+
+    Raises:
+      OSError: not there, or not a regular file. ValueError: larger than any image may be.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):  # a pipe would wait, a device never end
+        raise OSError("not a regular file")
+    if found.st_size > 8 * max_pixels() + 2**20:
+        raise ValueError(
+            f"a file of {found.st_size} bytes; images have at most {max_pixels()} pixels "
+            f"({VARIABLE})"
+        )
+
+
 @contextlib.contextmanager
 def opened(
     file: str | pathlib.Path | bytes, formats: Sequence[str] = FORMATS, decode: bool = True
@@ -56,13 +72,7 @@ def opened(
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
     if not isinstance(file, bytes):
-        found = os.stat(file)
-        if not stat.S_ISREG(found.st_mode):  # a pipe would wait, a device never end
-            raise OSError("not a regular file")
-        if found.st_size > 8 * limit + 2**20:
-            raise ValueError(
-                f"a file of {found.st_size} bytes; images have at most {limit} pixels ({VARIABLE})"
-            )
+        check_file(file)
     try:
         image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats)
     except Image.DecompressionBombError as e:

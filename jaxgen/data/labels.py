@@ -128,7 +128,7 @@ def _from_values(values: list[Any], where: str) -> Labels:
         if min(values) < 0:
             raise ValueError(f"{where}: class numbers must not be negative, got {min(values)}")
         if max(values) >= CLASSES:
-            raise ValueError(f"{where}: class numbers must be below {CLASSES}, got {max(values)}")
+            raise ValueError(f"{where}: class numbers must be below {CLASSES}")
         return Labels("class", np.array(values, np.int32), max(values) + 1)
     try:
         array = np.array(values, np.float32).reshape(len(values), -1)
