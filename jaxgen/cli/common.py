@@ -49,24 +49,23 @@ def add_run_flags(parser: Parser) -> None:
     )
 
 
-def add_process_flags(parser: Parser) -> None:
-    """--coordinator and what belongs to it."""
+def add_process_flags(parser: Parser, explained: bool = True) -> None:
+    """--coordinator and what belongs to it; explained: in the command's --help."""
     from jaxgen.common import processes
 
     group = parser.add_argument_group(
-        "several processes (found without flags on SLURM, TPU pods and JobSets; docs/pods.md)"
+        "several processes (found without flags on SLURM, TPU pods, JobSets; see docs/pods.md)"
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="an address of process 0")
-    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process_id", type=int, metavar="I", help="which one this is, 0 to N-1")
-    group.add_argument(
-        "--join_timeout", type=float, metavar="SECONDS", default=processes.JOIN_SECONDS,
-        help=f"how long to wait for the others at the start ({processes.JOIN_SECONDS})",
-    )  # fmt: skip
-    group.add_argument(
-        "--silence_timeout", type=int, metavar="SECONDS", default=processes.SILENCE_SECONDS,
-        help=f"after which a process without a sign of life is dead ({processes.SILENCE_SECONDS})",
-    )  # fmt: skip
+    join, silence = processes.JOIN_SECONDS, processes.SILENCE_SECONDS
+    for name, kind, short, default, text in (
+        ("--coordinator", str, "IP:PORT", None, "an address of process 0"),
+        ("--num_processes", int, "N", None, "how many there are"),
+        ("--process_id", int, "I", None, "which one this is, 0 to N-1"),
+        ("--join_timeout", float, "S", join, f"seconds to wait for all others ({join})"),
+        ("--silence_timeout", int, "S", silence, f"seconds until one counts as dead ({silence})"),
+    ):
+        text = text if explained else argparse.SUPPRESS
+        group.add_argument(name, type=kind, metavar=short, default=default, help=text)
 
 
 @contextlib.contextmanager
@@ -157,10 +156,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
+    """JSON with tuples in place of lists, as configs have them."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {k: as_tuples(v) for k, v in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def read_saved(workdir: str | Path) -> dict[str, Any] | None:
@@ -173,7 +173,7 @@ def read_saved(workdir: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        saved = _tuples(json.loads(path.read_text()))
+        saved = as_tuples(json.loads(path.read_text()))
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{path} is damaged: {e}") from e
     kinds = {k: type(saved.get(k)) if isinstance(saved, dict) else None for k in SAVED}
@@ -231,7 +231,7 @@ class Run:
         """Reads the config and builds its last plan.
 
         Raises:
-          ValueError: the folder holds no run.
+          ValueError: the folder holds no run, or a config of which none can be built.
         """
         from ml_collections import ConfigDict
 
@@ -243,8 +243,12 @@ class Run:
                 f"{workdir} holds no run (no config.json); --workdir is the folder given to "
                 "jaxgen train"
             )
-        config = ConfigDict(saved["config"])
-        plan = last_stage(recipes.build(config, saved["facts"]))
+        try:
+            config = ConfigDict(saved["config"])
+            plan = last_stage(recipes.build(config, saved["facts"]))
+        except Exception as e:  # a damaged file may hold anything
+            path = Path(workdir) / "config.json"
+            raise ValueError(f"{path}: no run can be made of it: {e or type(e).__name__}") from e
         return cls(Path(workdir), config, saved["facts"], plan, make_mesh(config), verify)
 
     def held_out(self) -> Any:

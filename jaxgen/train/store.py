@@ -14,12 +14,16 @@ writes shard by shard.
 Only this file knows Orbax.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +87,33 @@ def _sealed(store: "Store") -> type:
             await super().finalize()
 
     return Sealed
+
+
+@contextlib.contextmanager
+def alone(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes from writing in a folder; the lock goes with this process.
+
+    Raises:
+      ValueError: another one holds it, such as a run that hangs and is started again.
+    """
+    if jax.process_index():
+        yield
+        return
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}. Two runs would "
+                "spoil each other: end that one first, or take another folder"
+            ) from e
+        except OSError as e:  # a file system without locks
+            log(f"warning: {folder} cannot be locked ({e}): start no second run in it")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 class Store:
