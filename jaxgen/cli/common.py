@@ -246,10 +246,11 @@ class Run:
         try:
             config = ConfigDict(saved["config"])
             plan = last_stage(recipes.build(config, saved["facts"]))
+            mesh = make_mesh(config)
         except Exception as e:  # a damaged file may hold anything
             path = Path(workdir) / "config.json"
             raise ValueError(f"{path}: no run can be made of it: {e or type(e).__name__}") from e
-        return cls(Path(workdir), config, saved["facts"], plan, make_mesh(config), verify)
+        return cls(Path(workdir), config, saved["facts"], plan, mesh, verify)
 
     def held_out(self) -> Any:
         """The test split, for plans that sample from data; None when they do not.

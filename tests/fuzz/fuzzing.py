@@ -212,6 +212,7 @@ class Watch:
     def inside(self, event: str, path: Any) -> None:
         real = os.path.realpath(os.fsdecode(path))
         compiled = real.startswith(INSTALLED) and "__pycache__" in real
+        compiled |= real.startswith(os.path.realpath(os.environ["JAX_COMPILATION_CACHE_DIR"]))
         if not ((real + "/").startswith(self.folder + "/") or compiled or real == os.devnull):
             self.events.append((event, real))
 
