@@ -1,6 +1,7 @@
 """The published settings of EDM and EDM2, one row a model; configs/published.py reads them.
 
-EDM: arXiv:2206.00364, Table 7 and App. F. EDM2: arXiv:2312.02696, Tables 4 and 6. `params`
+EDM: arXiv:2206.00364, Table 7 and App. F; "imagenet256" is ADM's own, arXiv:2105.05233, Table 11.
+EDM2: arXiv:2312.02696, Tables 4 and 6. `params`
 (millions) and `gflops` (one evaluation of the network, a multiplication and addition counted once)
 are the published numbers, None where the paper gives none; tests/configs/test_presets.py compares
 them with ours.
@@ -52,6 +53,7 @@ EDM = {
     "ffhq64":     EDMRow("tfds_dir:ffhq64",            64, "song",   128, (1, 2, 2, 2), 4,      (16,),         256, 2e-4,  "200M", 0.05, 0.15, 500_000,  40,  62,   None),  # noqa: E501
     "afhqv2_64":  EDMRow("tfds_dir:afhqv2_64",         64, "song",   128, (1, 2, 2, 2), 4,      (16,),         256, 2e-4,  "200M", 0.25, 0.15, 500_000,  40,  62,   None),  # noqa: E501
     "imagenet64": EDMRow("tfds:imagenet_resized/64x64", 64, "adm",   192, (1, 2, 3, 4), 3,      (32, 16, 8),  4096, 1e-4, "2500M", 0.10, 0.00, 50_000_000, 256,  296,  110.4),  # noqa: E501
+    "imagenet256": EDMRow("tfds_dir:imagenet256",     256, "adm",    256, (1, 1, 2, 2, 4, 4), 2, (32, 16, 8), 256, 1e-4, "507M", 0.00, 0.00, 1_774_000, 250,  554,  None),  # noqa: E501
 }
 
 EDM2_512 = {  # latents 64 x 64 x 4, P_mean -0.4, P_std 1.0, learning rate falls from 70000 batches

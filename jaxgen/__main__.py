@@ -14,6 +14,7 @@ COMMANDS = {
     "project": "find the style with which a generator makes an image",
     "average": "rebuild EMA lengths from the snapshots of a finished run",
     "evaluate": "score samples against real images",
+    "plan": "estimate memory, time and cost of a run, on machines that need not be here",
     "import": "make a run of published weights",
     "data": "look at a data set, or prepare a folder of images",
 }

@@ -6,6 +6,9 @@
     python scripts/bench.py posthoc --config configs/edm2/digits.py --snapshots 8 --length 0.07
     python scripts/bench.py input   --config configs/edm2/digits.py --config.batch=256
     python scripts/bench.py evaluate --rows 10000 --dim 2048   (bench_evaluate.py; no config)
+    python scripts/bench.py scaling --config configs/edm2/digits.py --cases 1x1,1x8,2x1
+    python scripts/bench.py start   --config configs/edm2/digits.py
+    python scripts/bench.py store   --channels 16,80 --restore 1000        (no config needed)
 
 What is timed is the program that the commands run, waited for (block_until_ready), after a warm-up.
 FLOPs are those of matrix products and convolutions, counted on the traced program: bodies of loops
@@ -27,6 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import bench_evaluate
+import bench_scaling
+import bench_start
+import bench_store
 import jax
 import jax.numpy as jnp
 import measure
@@ -46,6 +52,12 @@ from jaxgen.train.plan import Context, Plan
 from jaxgen.train.store import Store, write_json
 
 MODES = ("train", "sample", "posthoc", "input")
+OTHERS = {  # with flags of their own
+    "evaluate": bench_evaluate,
+    "scaling": bench_scaling,
+    "start": bench_start,
+    "store": bench_store,
+}
 
 
 def parser() -> common.Parser:
@@ -339,8 +351,8 @@ def report(r: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs one benchmark."""
-    if argv[:1] == ["evaluate"]:
-        return bench_evaluate.main(argv[1:])
+    if argv and argv[0] in OTHERS:
+        return OTHERS[argv[0]].main(argv[1:])
     args, rest = parser().parse_known_args(argv)
     strange = [a for a in rest if not a.startswith("--config.")]
     if strange:

@@ -154,11 +154,11 @@ def run(
 
     from jaxgen import recipes
     from jaxgen.common import mesh as meshes
-    from jaxgen.common import processes, provenance, trees, units
+    from jaxgen.common import processes, provenance, units
     from jaxgen.data import pipeline
     from jaxgen.data.fingerprint import fingerprint
     from jaxgen.data.source import limited
-    from jaxgen.train import firsts, loop, state, store, watchdog
+    from jaxgen.train import firsts, loop, store, watchdog
     from jaxgen.train.plan import Stage
 
     first = jax.process_index() == 0
@@ -201,10 +201,8 @@ def run(
         for line in changed:
             print(f"changed: {line}")
         store.write_json(workdir / "config.json", about)
-    shapes = state.abstract(stages[0].plan, mesh).params
-    players = ", ".join(f"{n} {trees.count(t):,}" for n, t in shapes.items())
     log(f"data: {source!r}")
-    log(f"parameters: {players}; devices: {mesh.size} ({in_words(mesh.shape)})")
+    log(f"devices: {mesh.size} ({in_words(mesh.shape)})")
 
     def data(start_step: int) -> Any:
         host = pipeline.batches(

@@ -5,6 +5,7 @@ layer. Axis types are always Auto: the Explicit default of recent jax rejects FS
 layers. Which parameter lies how is decided by rules, see `common/sharding.py`.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -139,6 +140,37 @@ def constrain_batch(tree: Any, mesh: AnyMesh | None) -> Any:
     if mesh is None:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, batch_sharding(mesh)), tree)
+
+
+def traced_for(mesh: AnyMesh | None) -> contextlib.AbstractContextManager:
+    """While it lasts, `rows` and `whole_rows` work for this mesh; None: nothing changes."""
+    if mesh is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(getattr(mesh, "abstract_mesh", mesh))
+
+
+def rows(x: jax.Array) -> jax.Array:
+    """In a layer that the step traces: the first axis of x is shared like the batch.
+
+    Said of what goes into a product with a weight and of what comes out, it lets the compiler
+    gather the weight's parts, which it otherwise may take as a reason to cut and move images.
+    Nothing is done elsewhere, where parameters are whole, or where x has no image for each device.
+    """
+    return _constrain_rows(x, P.UNCONSTRAINED)
+
+
+def whole_rows(x: jax.Array) -> jax.Array:
+    """`rows`, and no other axis of x is shared: the end of a block whose inside `tensor` shares."""
+    return _constrain_rows(x, None)
+
+
+def _constrain_rows(x: jax.Array, others: Any) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names != AXES or mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
+        return x
+    if x.ndim < 2 or x.shape[0] % batch_parts(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(BATCH, *[others] * (x.ndim - 1)))
 
 
 def place(tree: Any, shardings: Any) -> Any:

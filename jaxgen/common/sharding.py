@@ -2,7 +2,7 @@
 
 Values, for layouts with the output channels last and the input channels before them:
 
-    "fsdp"         the longer of the last two dimensions that divides is split over fsdp
+    "fsdp"         the input channels over fsdp, or else the output channels
     "tensor_out"   the output channels over tensor, the input channels over fsdp
     "tensor_in"    the input channels over tensor, the output channels over fsdp
     "replicated"   the whole leaf on every device
@@ -49,8 +49,11 @@ def _shaped(x: Any, sizes: Mapping[str, int], tensor: int | None) -> list | None
         left[d] //= sizes["tensor"]
     if sizes["fsdp"] > 1:
         # A dimension that tensor cuts is only cut again when the other one does not divide.
-        order = sorted(left, key=lambda d: (axes[d] is not None, -left[d]))
-        found = [d for d in order if left[d] % sizes["fsdp"] == 0]
+        found = [
+            d
+            for d in sorted(left, key=lambda d: axes[d] is not None)
+            if left[d] % sizes["fsdp"] == 0
+        ]
         if not found:
             return None
         d = found[0]

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.common.mesh import whole_rows
+from jaxgen.common.sharding import DEFAULT
 from jaxgen.nn.magnitude import (
     FIXED,
     Gain,
@@ -30,7 +32,16 @@ from jaxgen.nn.magnitude import (
     resample,
 )
 
-__all__ = ["EDM2", "FIXED", "Uncertainty", "project"]
+__all__ = ["EDM2", "FIXED", "SHARDING", "Uncertainty", "project"]
+
+# Heads are the outermost of qkv's output channels: a slice of them is whole heads.
+SHARDING = (
+    (r"attention/qkv/w$", "tensor_out"),
+    (r"attention/proj/w$", "tensor_in"),
+    (r"(conv0|/emb)/w$", "tensor_out"),
+    (r"conv1/w$", "tensor_in"),
+    *DEFAULT,
+)
 
 
 class Attention(nn.Module):
@@ -90,7 +101,7 @@ class Block(nn.Module):
             x = Attention(
                 self.channels_per_head, self.attention_balance, self.dtype, name="attention"
             )(x)
-        return jnp.clip(x, -self.clip, self.clip)
+        return whole_rows(jnp.clip(x, -self.clip, self.clip))
 
 
 class EDM2(nn.Module):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxgen.common.params import param, zeros
 from jaxgen.networks.stylegan2_mapping import Cond, label_of, second_moment_norm
 from jaxgen.nn.convolution import conv
-from jaxgen.nn.layers import EqualizedConv, EqualizedDense, equalized, lrelu
+from jaxgen.nn.layers import EqualizedConv, EqualizedDense, equalized, lrelu, matmul
 from jaxgen.nn.minibatch_std import minibatch_std
 from jaxgen.nn.resample import down2, up2, up2_conv
 
@@ -101,7 +101,7 @@ class First(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         w = equalized(self, (4, 4, z.shape[-1], self.features))
-        y = z @ jnp.moveaxis(w, 2, 0).reshape(z.shape[-1], -1)
+        y = matmul(z, jnp.moveaxis(w, 2, 0).reshape(z.shape[-1], -1))
         return y.reshape(-1, 4, 4, self.features) + param(self, "b", zeros, (self.features,))
 
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxgen.common.mesh import rows
+
 NHWC = ("NHWC", "HWIO", "NHWC")
 Pad = tuple[int, int]
 Padding = str | tuple[Pad, Pad]
@@ -37,7 +39,7 @@ def conv(x: jax.Array, w: jax.Array, stride: int = 1, padding: Padding = "SAME")
         padding = tuple(jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding))
     padding = tuple((int(lo), int(hi)) for lo, hi in padding)
     how = {"stride": stride, "padding": padding, "size": x.shape[1:3], "kernel": w.shape[:2]}
-    return OUTPUT.bind(x, w.astype(x.dtype), **how)
+    return rows(OUTPUT.bind(rows(x), w.astype(x.dtype), **how))
 
 
 def output(x: jax.Array, w: jax.Array, *, stride: int, padding: Any, **_: Any) -> jax.Array:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.common.mesh import rows
 from jaxgen.common.params import Initializer, he_normal, param, scaled_normal, zeros
 from jaxgen.nn.convolution import Padding, conv
 from jaxgen.nn.resample import TAPS, conv_down2
@@ -59,7 +60,8 @@ def lrelu(x: jax.Array, slope: float = 0.2, gain: float = 2.0**0.5) -> jax.Array
 
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     """x (..., c) @ w (c, d) as a product of matrices: for others XLA copies x in w's gradient."""
-    return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[-1])
+    y = rows(x).reshape(-1, x.shape[-1]) @ w
+    return rows(y.reshape(*x.shape[:-1], w.shape[-1]))
 
 
 def bias(module: nn.Module, shape: tuple[int, ...], uniformly: bool) -> jax.Array:
@@ -160,7 +162,7 @@ class EqualizedDense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         m = self.lr_multiplier
         w = equalized(self, (x.shape[-1], self.features), m)
-        y = x.astype(self.dtype) @ w.astype(self.dtype)
+        y = matmul(x.astype(self.dtype), w.astype(self.dtype))
         if self.use_bias:
             b = param(self, "b", constant(self.bias_init / m), (self.features,))
             y = y + (b * m).astype(self.dtype)

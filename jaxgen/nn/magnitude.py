@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.common import trees
+from jaxgen.common.mesh import rows
 from jaxgen.common.params import normal, param, zeros
 from jaxgen.nn.convolution import conv
+from jaxgen.nn.layers import matmul
 from jaxgen.nn.resample import down2, up2
 
 EPS = 1e-4
@@ -76,9 +78,9 @@ class MPConv(nn.Module):
         w = (normalize_weight(w) * (gain / np.sqrt(fan_in))).astype(self.dtype)
         x = x.astype(self.dtype)
         if not spatial:
-            return x @ w
+            return matmul(x, w)
         if spatial == (1, 1):
-            return jnp.einsum("bhwi,io->bhwo", x, w[0, 0])
+            return rows(jnp.einsum("bhwi,io->bhwo", rows(x), w[0, 0]))
         return conv(x, w)
 
 

@@ -13,13 +13,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.common.mesh import whole_rows
 from jaxgen.common.params import param
+from jaxgen.common.sharding import DEFAULT
 from jaxgen.nn.attention import SelfAttention
 from jaxgen.nn.convolution import conv
 from jaxgen.nn.dropout import dropout
 from jaxgen.nn.group_norm import GroupNorm
 from jaxgen.nn.layers import Start, bias, matmul
 from jaxgen.nn.resample import down2, up2, up2_conv
+
+# Not qkv: its channels are q, k and v of all heads in turn, so a slice would not be whole heads.
+SHARDING = (
+    (r"conv0/w$", "tensor_out"),
+    (r"conv1/w$", "tensor_in"),
+    *DEFAULT,
+)
 
 
 class Style(NamedTuple):
@@ -115,4 +124,4 @@ class Block(nn.Module):
         if self.heads:
             y = SelfAttention(self.heads, s.eps, s.start, name="attention", **fields)(x)
             x = x * s.skip_scale + y
-        return x
+        return whole_rows(x)

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxgen.common import mesh as meshes
 from jaxgen.planning import hlo
+from jaxgen.train import state as states
 from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan
 from jaxgen.train.store import write_json
@@ -87,10 +90,9 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
 
 def compile_step(
     plan: Plan,
-    args: Sequence[Any],
+    data: Mapping[str, Any],
     mesh: Mesh,
     *,
-    batch: int,
     microbatches: int = 1,
     cache: bool = True,
     log: Callable[[str], None] = lambda text: None,
@@ -98,19 +100,21 @@ def compile_step(
     """Compiles all programs of the step, or reads what is known of them.
 
     Args:
-      plan: what to train. args: (state, data, frozen, key) as structs with shardings on `mesh`.
-      mesh: of the devices of a topology. batch: the global batch. cache: read and write files.
+      plan: what to train. data: structs of the global batch, by name. mesh: of the devices of a
+        topology. microbatches: parts that a batch is processed in. cache: read and write files.
       log: is told what goes on, every half minute.
     Raises:
       DoesNotFit: the compiler runs out of the device's memory.
     """
     log("tracing the step")
+    args = arguments(plan, data, mesh)
+    batch = next(iter(data.values())).shape[0]
     step = steps.jit_step(plan, args[0], batch=batch, mesh=mesh, microbatches=microbatches)
     traced = step.trace(*args)
     found = []
-    for number, (names, every, program) in enumerate(zip(step.phases, step.every, traced)):
+    for number, (phases, every, program) in enumerate(zip(step.phases, step.every, traced)):
         lowered = program.lower()
-        name = f"program {number + 1} of {len(traced)} ({', '.join(names) or 'end of the step'})"
+        name = f"program {number + 1} of {len(traced)} ({', '.join(phases) or 'end of the step'})"
         path = cache_folder() / f"{_key(lowered, mesh)}.json"
         if cache and path.is_file():
             known = json.loads(path.read_text())
@@ -119,8 +123,21 @@ def compile_step(
             known = _compile(lowered, name, log)
             if cache:
                 write_json(path, known)
-        found.append(Program(tuple(names), every, **known))
+        found.append(Program(phases, every, **known))
     return found
+
+
+def arguments(plan: Plan, data: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any, Any, Any]:
+    """(state, data, frozen, key) of a step as structs that say where on the mesh they lie."""
+    frozen = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, dict(plan.frozen)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+    return (
+        states.abstract(plan, mesh),
+        {n: put(x, meshes.batch_sharding(mesh)) for n, x in data.items()},
+        jax.tree.map(put, frozen, states.frozen_shardings(plan, mesh)),
+        put(key, meshes.replicated(mesh)),
+    )
 
 
 def cache_folder() -> Path:

@@ -33,8 +33,8 @@ class Chip(NamedTuple):
 
 # TPUs: the tables of cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, where the links are given in
 # both directions (halved here) and the network of the data centre in Gbit/s a chip. v4: its page
-# gives 2,400 Gbit/s of links; outside as v5e. NVIDIA: data sheets of A100 80GB SXM, H100 SXM and H200
-# SXM (bfloat16 and TF32 dense, NVLink both directions, halved here), one 200 or 400 Gbit/s
+# gives 2,400 Gbit/s of links; outside as v5e. NVIDIA: data sheets of A100 80GB SXM, H100 SXM and
+# H200 SXM (bfloat16 and TF32 dense, NVLink both directions, halved here), one 200 or 400 Gbit/s
 # InfiniBand port a GPU as in DGX A100 and DGX H100; memory as the driver reports it.
 # fmt: off
 CHIPS = {
@@ -63,16 +63,20 @@ SPELLINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Equal slices of chips. name: of the chip. shape: of a slice's torus, (n,) of GPUs."""
+    """Equal slices of chips. name: of the chip. shape: of a slice's torus, (n,) of GPUs.
+
+    row: what a chip has, where it is no row of CHIPS.
+    """
 
     name: str
     shape: tuple[int, ...]
     slices: int = 1
+    row: Chip | None = None
 
     @property
     def chip(self) -> Chip:
-        """The row of CHIPS."""
-        return CHIPS[self.name]
+        """What one has."""
+        return self.row or CHIPS[self.name]
 
     @property
     def chips(self) -> int:

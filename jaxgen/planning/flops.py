@@ -1,7 +1,7 @@
 """Floating-point operations of a traced program, loops and branches included."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,20 +27,44 @@ def expanded(eqn: Any) -> Any | None:
     return jax.make_jaxpr(partial(impl, **eqn.params))(*like).jaxpr
 
 
-def of_product(eqn: Any) -> float:
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """Its shape as traced."""
+    return variable.aval.shape
+
+
+def of_product(eqn: Any, shape: Callable[[Any], tuple[int, ...]] = shape_of) -> float:
     """Of one dot_general or conv_general_dilated: twice the multiplications.
 
     Convolutions count every tap, also on padding, but no zeros inserted by dilating the input.
+
+    Args:
+      eqn: the equation. shape: of its variables.
     """
-    p = eqn.params
+    p, (left, right), out = eqn.params, map(shape, eqn.invars), shape(eqn.outvars[0])
     if eqn.primitive.name == "dot_general":
         contracted = p["dimension_numbers"][0][0]
-        shape = eqn.invars[0].aval.shape
-        depth = math.prod(shape[d] for d in contracted)
-        return 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
-    kernel = eqn.invars[1].aval.shape
-    depth = math.prod(kernel) / kernel[p["dimension_numbers"].rhs_spec[0]]
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) / math.prod(p["lhs_dilation"]) * depth
+        return 2.0 * math.prod(out) * math.prod(left[d] for d in contracted)
+    depth = math.prod(right) / right[p["dimension_numbers"].rhs_spec[0]]
+    return 2.0 * math.prod(out) / math.prod(p["lhs_dilation"]) * depth
+
+
+def sides(eqn: Any, shape: Callable[[Any], tuple[int, ...]] = shape_of) -> tuple[int, int, int]:
+    """(rows, depth, columns) of the matrix product that one such equation amounts to."""
+    p, (left, right), out = eqn.params, map(shape, eqn.invars), shape(eqn.outvars[0])
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), (batch, _) = p["dimension_numbers"]
+        depth = math.prod(left[d] for d in contracted)
+        rows = math.prod(left) // max(depth * math.prod(left[d] for d in batch), 1)
+        return rows, depth, math.prod(right[d] for d in _free(right, p["dimension_numbers"]))
+    names, groups = p["dimension_numbers"], p["feature_group_count"] * p["batch_group_count"]
+    columns = right[names.rhs_spec[0]]
+    rows = math.prod(out) // max(out[names.out_spec[1]], 1)
+    return rows, math.prod(right) // max(columns, 1), max(columns // groups, 1)
+
+
+def _free(right: tuple[int, ...], numbers: Any) -> list[int]:
+    (_, contracted), (_, batch) = numbers
+    return [d for d in range(len(right)) if d not in contracted and d not in batch]
 
 
 def products(jaxpr: Any) -> Mapping[str, float]:

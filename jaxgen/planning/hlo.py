@@ -13,6 +13,7 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 BITS = {"pred": 8, "token": 0, "bf16": 16, "s4": 4, "u4": 4, "c64": 64, "c128": 128}
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_NOTE = re.compile(r"/\*.*?\*/")  # every fifth of a long list has its number in one
 _LAYOUT = re.compile(r"\{[\d,]*(?::[^{}]*)?\}")
 _OP = re.compile(r"\s([a-z][a-z0-9\-]*)\(([^)]*)\)")
 _ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\]")
@@ -34,9 +35,28 @@ class Op:
     text: str
 
     @property
-    def nbytes(self) -> int:
-        """Of all results, but for scalars, which asynchronous operations keep for themselves."""
-        return sum(_nbytes(d, s) for d, s in self.shapes if s)
+    def arrays(self) -> list[int]:
+        """Bytes of each result."""
+        return [_nbytes(d, s) for d, s in self.shapes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One array that devices send each other; an instruction may send several.
+
+    kind: of KINDS. runs: times in a run of the program. bytes: of the larger of what goes in and
+    what comes out: the gathered array, the one before it is scattered. group: devices that take
+    part together, 0 if the text does not say. sliced: an all-reduce of which each device keeps its
+    part only, as XLA's CPU compiler, which lacks the pass, leaves a reduce-scatter. (That of TPUs
+    writes one as a fusion of both; it counts as a reduce-scatter.) op: jax's name for it.
+    """
+
+    kind: str
+    runs: int
+    bytes: int
+    group: int
+    sliced: bool
+    op: str
 
 
 def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
@@ -49,7 +69,7 @@ def _op(line: str) -> Op | None:
     if not found:
         return None
     root, name, rest = found.groups()
-    plain = _LAYOUT.sub("", rest.partition(", metadata=")[0])
+    plain = _LAYOUT.sub("", _NOTE.sub("", rest.partition(", metadata=")[0]))
     op = _OP.search(plain)
     if not op:
         return None
@@ -122,40 +142,67 @@ class Module:
             if self.times[name]:
                 yield from ((name, self.times[name], op) for op in ops)
 
-    def collectives(self) -> dict[str, tuple[int, int]]:
-        """kind -> (runs, bytes) on each device.
+    def each(self) -> list[Collective]:
+        """Every array that is sent.
 
-        bytes: of the larger of what goes in and what comes out: the gathered array, the one before
-        it is scattered. Parts of one collective that a compiler spreads over several instructions
-        share a channel and count once. A reduce-scatter written as an all-reduce and a slice of it
-        counts as what it is.
+        Parts of one collective that a compiler spreads over several instructions share a channel
+        and count once.
         """
-        seen: dict[tuple[str, str], tuple[int, int]] = {}
+        seen: dict[tuple, Collective] = {}
         for name, times, op in self._ops():
             kind = op.kind.removesuffix("-start")
             if kind not in KINDS:
                 continue
             known = {o.name: o for o in self.computations[name]}
-            given = sum(known[o].nbytes for o in op.operands if o in known)
-            made = op.nbytes
-            if op.kind != kind and kind != "all-reduce":
-                made -= given  # an asynchronous start returns its operands, too
-            if kind == "all-reduce" and self._scattered(name, op):
-                kind = "reduce-scatter"
+            given = [n for o in op.operands if o in known for n in known[o].arrays]
+            made = op.arrays
+            if op.kind != kind and kind not in ("all-reduce", "send"):
+                made = made[len(given) : 2 * len(given)]  # a start returns its operands, too
+            made_for = re.search(r'op_name="([^"]*)"', op.text)
             channel = re.search(r"channel_id=(\d+)", op.text)
-            key = (kind, channel[1] if channel else f"{name}/{op.name}")
-            old = seen.get(key, (0, 0))
-            seen[key] = max(old, (times, times * max(given, made)))
+            for k, sizes in enumerate(zip(given, made)):
+                cut = kind == "all-reduce" and self._sliced(name, op, k if made[1:] else None)
+                fused = cut and name not in self.control
+                one = Collective(
+                    "reduce-scatter" if fused else kind,
+                    times,
+                    max(sizes),
+                    _group(op.text),
+                    cut and not fused,
+                    made_for[1] if made_for else "",
+                )
+                key = (kind, channel[1] if channel else f"{name}/{op.name}", k)
+                if key not in seen or seen[key].runs * seen[key].bytes < times * one.bytes:
+                    seen[key] = one
+        return list(seen.values())
+
+    def collectives(self) -> dict[str, tuple[int, int]]:
+        """kind -> (arrays, bytes) that each device takes part in, loops counted; see `each`."""
         total: dict[str, tuple[int, int]] = {}
-        for (kind, _), (runs, nbytes) in seen.items():
-            old = total.get(kind, (0, 0))
-            total[kind] = (old[0] + runs, old[1] + nbytes)
+        for c in self.each():
+            old = total.get(c.kind, (0, 0))
+            total[c.kind] = (old[0] + c.runs, old[1] + c.runs * c.bytes)
         return {k: total[k] for k in KINDS if k in total}
 
-    def _scattered(self, name: str, op: Op) -> bool:
-        """Whether a fused computation only takes this device's part of an all-reduce."""
-        roots = [o for o in self.computations[name] if o.root]
-        return any(o.kind == "dynamic-slice" and o.operands[:1] == (op.name,) for o in roots)
+    def _sliced(self, name: str, op: Op, index: int | None = None) -> bool:
+        """Whether all that reads `op`, or its element `index`, takes a dynamic slice of it."""
+        readers = [o for o in self.computations[name] if op.name in o.operands]
+        if index is not None:
+            elements = [o for o in readers if f"index={index}" in re.split(r"[ ,]+", o.text)]
+            return len(elements) == 1 and self._sliced(name, elements[0])
+        return bool(readers) and all(self._slices(name, op, o) for o in readers)
+
+    def _slices(self, name: str, op: Op, reader: Op) -> bool:
+        if reader.kind == "dynamic-slice":
+            return reader.operands[0] == op.name
+        if reader.kind == "fusion":
+            callee = dict(self._callees(reader))["calls"]
+            places = {str(i) for i, o in enumerate(reader.operands) if o == op.name}
+            inside = self.computations[callee]
+            taken = [o for o in inside if o.kind == "parameter" and o.operands[0] in places]
+            return all(self._sliced(callee, o) for o in taken)
+        same = ("bitcast", "copy", "transpose", "reshape", "convert")
+        return reader.kind in same and self._sliced(name, reader)
 
     def looped_flops(self) -> float:
         """FLOPs of products and convolutions in the rounds of loops after each first one.
@@ -176,6 +223,19 @@ class Module:
             if name in self.control and (m := re.search(r'"estimated_cycles":"(\d+)"', op.text)):
                 total += times * int(m[1])
         return total
+
+
+def _group(text: str) -> int:
+    """Devices in a replica group, in each of the forms that XLA writes."""
+    if m := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return len(m[1].split(","))
+    if m := re.search(r"replica_groups=\[\d+,(\d+)\]<=", text):
+        return int(m[1])
+    if m := re.search(r"replica_groups=@?mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
+        sizes = dict(re.findall(r"([\w.]+)'?=(\d+)", m[1]))
+        parts = re.findall(r"'([\w.]+)'(?::\(\d+\)(\d+))?", m[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in parts)
+    return 0
 
 
 def _flops(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> float:

@@ -11,6 +11,7 @@ from jaxgen.common import params as parameters
 from jaxgen.common import rng, units
 from jaxgen.data import augmentations
 from jaxgen.networks import adm_classifier
+from jaxgen.nn import residual
 from jaxgen.noise import levels, precondition
 from jaxgen.objectives import classify as objective
 from jaxgen.recipes import common, score
@@ -75,6 +76,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
             "classifier": Player(
                 lambda key: parameters.init(network, key, jnp.zeros((1, h, w, c)), jnp.zeros((1,))),
                 optim.adam(rate, b1=opt.b1, b2=opt.b2),
+                sharding=residual.SHARDING,
             )
         },
         phases=[Phase("classify", ("classifier",), loss)],

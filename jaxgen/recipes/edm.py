@@ -10,6 +10,7 @@ from jaxgen.common import params as parameters
 from jaxgen.common import rng, units
 from jaxgen.data import augmentations
 from jaxgen.networks import adm, ddpmpp, ncsnpp
+from jaxgen.nn import residual
 from jaxgen.noise import levels, precondition
 from jaxgen.objectives import augment, label_dropout
 from jaxgen.objectives import edm as objective
@@ -82,6 +83,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
                 lambda key: parameters.init(network, key, *example),
                 optim.adam(rate, b1=opt.b1, b2=opt.b2, eps=opt.eps),
                 fixed=ncsnpp.FIXED if model.network == "ncsnpp" else (),
+                sharding=residual.SHARDING,
             )
         },
         phases=[Phase("score", ("network",), loss)],

@@ -80,6 +80,7 @@ def build(config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> Plan:
                 adam(),
                 edm2.project,
                 edm2.FIXED,
+                edm2.SHARDING,
             ),
             "uncertainty": Player(
                 lambda key: parameters.init(head, key, one[1]), adam(), edm2.project, edm2.FIXED

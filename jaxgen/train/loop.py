@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxgen.common import mesh as meshes
-from jaxgen.common import processes, rng
+from jaxgen.common import processes, rng, trees
 from jaxgen.train import snapshot, store, writer
 from jaxgen.train import state as states
 from jaxgen.train import step as steps
@@ -129,6 +129,8 @@ def train(
         _signals() as signals,
     ):
         index, state, nimg = _resume(checkpoints, stages, seed, batch, mesh, log)
+        players = ", ".join(f"{n} {trees.count(t):,}" for n, t in state.params.items())
+        log(f"parameters: {players}")
         late = [n for n in snapshots.numbers() if n > nimg]
         if fresh_snapshots and late:
             snapshots.set_aside(late, "abandoned")
@@ -267,10 +269,14 @@ class _Run:
         step = self._compile(state, first, frozen, key)
         pending: list[dict[str, jax.Array]] = []
         mark = writer.Mark.now(nimg, batches, self.batch)
-        saved = nimg
+        saved, started = nimg, False
         while nimg < self.until:
             batch, first = first if first is not None else next(batches), None
             state, metrics = step(state, batch, frozen, key, nimg // self.batch)
+            if not started:
+                jax.block_until_ready(metrics)
+                self.log("first step done")
+                started = True
             pending.append(metrics)
             if self.each:
                 self.each(nimg // self.batch, metrics)

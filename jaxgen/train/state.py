@@ -119,5 +119,7 @@ def abstract(plan: Plan, mesh: meshes.AnyMesh) -> TrainState:
 def create(plan: Plan, seed: int, mesh: Mesh) -> TrainState:
     """A fresh state on the mesh; the same numbers on any mesh."""
     params = init_params(plan, seed)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract(plan, mesh))
-    return jax.jit(lambda p: from_params(plan, p), out_shardings=shardings)(params)
+    state = lambda p: from_params(plan, p)
+    # Of the params that are there: tracing the networks again would take seconds of a start.
+    places = shardings(plan, mesh, jax.eval_shape(state, params))
+    return jax.jit(state, out_shardings=places)(params)

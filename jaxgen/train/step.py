@@ -113,7 +113,13 @@ def run_phase(
         metrics = {n: jnp.mean(m.astype(jnp.float32)) for n, m in aux.metrics.items()}
         return loss, ({"loss": loss, **metrics}, {**stats, **aux.stats}, dict(aux.fixed))
 
-    grad = jax.grad(mean_loss, has_aux=True)
+    lies = None if mesh is None else states.param_shardings(plan, mesh, trained)
+
+    def grad(*args: Any) -> Any:
+        # Like the params, so that each device sums its part only (a reduce-scatter).
+        grads, reported = jax.grad(mean_loss, has_aux=True)(*args)
+        return (grads if lies is None else jax.lax.with_sharding_constraint(grads, lies)), reported
+
     if microbatches == 1:
         grads, (metrics, stats, fixed) = grad(trained, data, keys, dict(state.stats), jnp.int32(0))
     else:
@@ -127,6 +133,7 @@ def run_phase(
             return (jax.tree.map(jnp.add, total, g), stats), (metrics, fixed)
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
+        zeros = zeros if lies is None else jax.lax.with_sharding_constraint(zeros, lies)
         (grads, stats), (metrics, fixed) = jax.lax.scan(
             accumulate, (zeros, dict(state.stats)), (parts, jnp.arange(microbatches))
         )
@@ -182,7 +189,8 @@ def _run(
     data = meshes.constrain_batch(data, how["mesh"])
     for phase in phases:
         own = phase_key(key, state.step, phase.name)
-        new, reported = run_phase(plan, phase, state, data, frozen, own, **how)
+        with meshes.traced_for(how["mesh"]):
+            new, reported = run_phase(plan, phase, state, data, frozen, own, **how)
         params, opt, stats, guard = new
         state = dataclasses.replace(
             state,
@@ -269,12 +277,16 @@ class Step:
     """The compiled step `(state, data, frozen, key) -> (state, metrics)`; made by `jit_step`.
 
     programs: a compiled program for each run of phases that are due together, in their order; the
-    last also ends the step. every: the steps from one run of each to the next. trace_seconds,
-    compile_seconds: what making them took.
+    last also ends the step. every: the steps from one run of each to the next. phases: their names,
+    by program. trace_seconds, compile_seconds: what making them took.
     """
 
-    def __init__(self, every: Sequence[int], jitted: Sequence[Any], whole: Any):
-        self.every, self._jitted, self._whole = list(every), list(jitted), whole
+    def __init__(
+        self, segments: Sequence[tuple[int, Sequence[Phase]]], jitted: Sequence[Any], whole: Any
+    ):
+        self.every = [every for every, _ in segments]
+        self.phases = [tuple(p.name for p in phases) for _, phases in segments]
+        self._jitted, self._whole = list(jitted), whole
         self.programs: list[Any] = []
         self.trace_seconds = self.compile_seconds = 0.0
 
@@ -336,13 +348,14 @@ def jit_step(
     whole = meshes.replicated(mesh)
     frozen = states.frozen_shardings(plan, mesh)
     how = {"batch": batch, "microbatches": microbatches, "mesh": mesh}
-    every, segments = zip(*_segments(plan))
+    segments = _segments(plan)
+    last = segments[-1][1]
 
     def jitted(phases: Sequence[Phase]) -> Any:
         def part(before: Metrics, state: TrainState, data: Any, frozen: Any, key: jax.Array):
             state, metrics = _run(plan, phases, state, data, frozen, key, **how)
             metrics = {**before, **metrics}
-            if phases is segments[-1]:
+            if phases is last:
                 return _finish(plan, state, metrics, batch)
             return state, metrics
 
@@ -353,7 +366,7 @@ def jit_step(
             donate_argnums=1,
         )
 
-    return Step(every, [jitted(phases) for phases in segments], whole)
+    return Step(segments, [jitted(phases) for _, phases in segments], whole)
 
 
 def put_frozen(plan: Plan, mesh: Mesh) -> Any:

@@ -14,7 +14,7 @@ from jaxgen.planning import flops as counting
 
 ROOT = Path(__file__).resolve().parents[2]
 
-CLASSES = {"cifar10": 10, "imagenet64": 1000}
+CLASSES = {"cifar10": 10, "imagenet64": 1000, "imagenet256": 1000}
 EDM_NETS = {
     f"{data}-{net}": (row, make, CLASSES.get(data, 0))
     for data, row in presets.EDM.items()

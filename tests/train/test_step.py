@@ -191,7 +191,7 @@ def test_fsdp_splits_large_leaves_of_params_optimizer_and_averages():
     big = [n for n, x in found.items() if x.shape == (64, 128)]
     assert len(big) == 4, big  # params, mu, nu, one average
     for name in big:
-        assert tuple(found[name].sharding.spec) == (None, "fsdp"), name
+        assert tuple(found[name].sharding.spec) == ("fsdp",), name
 
 
 def test_fixed_leaves_stay_and_are_copied():
