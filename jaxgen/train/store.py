@@ -15,7 +15,6 @@ Only this file knows Orbax.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.path import atomicity
 
 from jaxgen.common import trees
+from jaxgen.train import sums
 
 # Orbax and absl report their inner workings at INFO and WARNING; errors still come through.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -62,11 +62,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def _flat(tree: Tree) -> dict[str, Any]:
     return {name.replace("/", "."): x for name, x in trees.leaves(tree).items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def agree(value: int) -> int:
@@ -262,8 +257,7 @@ class Store:
 
     def _seal(self, entry: Path, name: str) -> None:
         """Writes the checksums of a finished entry that is not committed yet, as entry `name`."""
-        files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
-        write_json(self._manifest(name), {"sha256": files})
+        write_json(self._manifest(name), sums.take(entry))
 
     def _prune(self) -> None:
         """Removes the checksums of entries that are gone."""
@@ -277,28 +271,7 @@ class Store:
 
     def damage(self, number: int, item: str | None = None) -> list[str]:
         """What is wrong with an entry (or one item of it): an empty list when all sums agree."""
-        entry = self.folder / str(number)
-        path = self._manifest(number)
-        if not path.is_file():
-            return [f"{path} is missing, so {entry} cannot be checked"]
-        try:
-            sums = json.loads(path.read_text())["sha256"].items()
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return [f"{path} is not readable"]
-        found = []
-        for name, want in sums:
-            parts = Path(name).parts
-            if not parts or ".." in parts or Path(name).is_absolute():
-                found.append(f"{path} names {name[:80]!r}, which is not in {entry}")
-                continue
-            if item is not None and parts[0] != item:
-                continue
-            file = entry / name
-            if not file.is_file():
-                found.append(f"{file} is missing")
-            elif _sha256(file) != want:
-                found.append(f"{file} differs from its checksum")
-        return found
+        return sums.differences(self.folder / str(number), self._manifest(number), item)
 
     def sound(self, number: int) -> bool:
         """Whether the entry is there and undamaged; the same answer in every process."""
@@ -411,12 +384,3 @@ def _are_kinds(arrays: Any) -> bool:
         for names in arrays.values()
         for kind in (names.values() if isinstance(names, dict) else [None])
     )
-
-
-# At the top of an entry, written together with the rename: what they say is not relied upon.
-_COMMIT = {"_CHECKPOINT_METADATA", "commit_success.txt"}
-
-
-def _files(entry: Path) -> list[Path]:
-    found = (p for p in entry.rglob("*") if p.is_file())
-    return sorted(p for p in found if not (p.parent == entry and p.name in _COMMIT))
