@@ -39,7 +39,7 @@ import measure
 import numpy as np
 
 from jaxgen import recipes
-from jaxgen.cli import common, sampling
+from jaxgen.cli import common, sampling, values
 from jaxgen.common import mesh as meshes
 from jaxgen.common import rng, units
 from jaxgen.data import pipeline
@@ -174,7 +174,7 @@ class Bench:
     def sample(self) -> dict[str, Any]:
         """`jaxgen sample`'s drawing with initial weights, to images on the host, chunk by chunk."""
         plan, args = self.plan, self.args
-        options = common.parse_options(args.option, dict(plan.sample.options))
+        options = values.parse_options(args.option, dict(plan.sample.options))
         sampler = sampling.Sampler(plan, self.mesh, args.num, options)
         num = sampler.chunk
         source = common.load_source(self.config.data.source, "test")

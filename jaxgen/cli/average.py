@@ -1,6 +1,6 @@
 """`jaxgen average`: EMA lengths rebuilt from snapshots, each scored if asked."""
 
-from jaxgen.cli import common
+from jaxgen.cli import common, values
 
 
 def parser() -> common.Parser:
@@ -31,7 +31,7 @@ def parser() -> common.Parser:
 def main(argv: list[str]) -> int:
     """Runs the command."""
     args = parser().parse_args(argv)
-    lengths = common.parse_numbers(args.lengths)
+    lengths = values.parse_numbers(args.lengths)
     common.setup_jax()
     from pathlib import Path
 

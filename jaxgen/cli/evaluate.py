@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgen.cli import common, guiding, nets, references
+from jaxgen.cli import common, guiding, nets, references, values
 
 FEW = 10  # samples a dimension up to which features are kept, whatever is asked for
 
@@ -63,7 +63,7 @@ def _run(args: Any) -> int:
     if jax.process_count() > 1:
         run.mesh = stream.local(run.mesh)  # each process draws and scores its share
     metrics = args.metrics.split(",") if args.metrics else list(run.plan.evals)
-    options = common.parse_options(args.option, dict(run.plan.sample.options))
+    options = values.parse_options(args.option, dict(run.plan.sample.options))
     guide = guiding.open_guide(run, args)
     scorer = Scorer(
         run,

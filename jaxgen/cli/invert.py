@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxgen.cli import common, guiding, sample
+from jaxgen.cli import common, guiding, sample, values
 
 
 def parser() -> common.Parser:
@@ -129,9 +129,9 @@ def measure(run: common.Run, args: argparse.Namespace) -> Measured:
     from jaxgen.common import rng
     from jaxgen.samplers import posterior
 
-    name, settings = common.parse_named("--operator", args.operator)
+    name, settings = values.parse_named("--operator", args.operator)
     operator = posterior.linear(name, **settings)
-    method, tuning = common.parse_named("--steer", args.steer)
+    method, tuning = values.parse_named("--steer", args.steer)
     try:
         wrap = lambda d, y: posterior.steer(d, operator, y, method, **tuning)
         wrap(None, None)

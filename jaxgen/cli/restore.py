@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxgen.cli import common
+from jaxgen.cli import common, values
 
 
 class Result(NamedTuple):
@@ -141,7 +141,7 @@ class Noise:
     def __init__(self, text: str):
         from jaxgen.recipes import common as recipes
 
-        kind, settings = common.parse_named("--add_noise", text)
+        kind, settings = values.parse_named("--add_noise", text)
         self.seed = settings.pop("seed", 0)
         if not isinstance(self.seed, int):
             raise ValueError(f"--add_noise: seed is a whole number, got {self.seed!r} in {text!r}")

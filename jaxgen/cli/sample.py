@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxgen.cli import common, guiding, styles, video
+from jaxgen.cli import common, guiding, styles, values, video
 
 
 def parser() -> common.Parser:
@@ -111,7 +111,7 @@ def write(
     labels = None
     dim = run.facts["label_dim"] if run.facts["label_kind"] == "class" else 0
     if dim := dim or (guide.classes if guide else 0):
-        classes = common.parse_classes(args.classes, dim)
+        classes = values.parse_classes(args.classes, dim)
         labels = sampling.class_labels(args.num, classes, ordered=True)
         if measured and not args.classes:
             labels = measured.own_labels(dim)
@@ -120,7 +120,7 @@ def write(
     batch = sampling.inputs(
         run.plan, run.facts, args.num, labels=labels, source=run.held_out(), guide=guide
     )
-    options = common.parse_options(args.option, dict(run.plan.sample.options))
+    options = values.parse_options(args.option, dict(run.plan.sample.options))
     batch |= measured.batch if measured else {}
     chunk = min(args.batch, args.num)
     sampler = sampling.Sampler(run.plan, run.mesh, chunk, options, guide, measured)

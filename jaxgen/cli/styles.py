@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgen.cli import common
+from jaxgen.cli import common, values
 
 MIX_LAYERS = "0-3"
 
@@ -125,7 +125,7 @@ def rows_of(
     which, labels = np.asarray(which), None
     total = int(which.max()) + 1
     if run.facts["label_kind"] == "class":
-        chosen = common.parse_classes(classes, run.facts["label_dim"])
+        chosen = values.parse_classes(classes, run.facts["label_dim"])
         labels = sampling.class_labels(total, chosen, ordered=False)
     elif classes:
         raise ValueError("--classes: this run has no classes")
@@ -161,7 +161,7 @@ def write_mix(
 
     rows, columns, layers = which
     known = dict(run.plan.sample.options)
-    options = known | common.parse_options(args.option, known)
+    options = known | values.parse_options(args.option, known)
     num = len(rows) + len(columns)
     find = Tool(run, lambda g, r: styles_of(g, r, options), num)
     ws = find.whole(average.params, rows_of(run, rows + columns, args.seed, args.classes), num)

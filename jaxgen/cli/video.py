@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxgen.cli import common, styles
+from jaxgen.cli import common, styles, values
 
 THROUGH = "0-7"
 LEAST = 256  # pixels of a video's longer side; smaller images are enlarged
@@ -57,7 +57,7 @@ def write_way(run: common.Run, average: Any, args: argparse.Namespace, through: 
     from jaxgen.train.store import write_json
 
     known = dict(run.plan.sample.options)
-    options = known | common.parse_options(args.option, known)
+    options = known | values.parse_options(args.option, known)
     rows, n = styles.rows_of(run, through, args.seed, args.classes), len(through)
     if args.space == "w":
         find = styles.Tool(run, lambda g, r: styles.styles_of(g, r, options), n)

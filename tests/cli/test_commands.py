@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgen.__main__ import main
-from jaxgen.cli import common
+from jaxgen.cli import common, values
 from jaxgen.data import source, sources
 from jaxgen.metrics import features, frechet
 
@@ -214,6 +214,6 @@ def test_imported_weights_are_not_trained_on(tmp_path, capsys):
 
 
 def test_classes_and_lengths():
-    assert common.parse_classes("0-2,7", 10) == [0, 1, 2, 7]
-    assert common.parse_numbers("0.02:0.2:4") == [0.02, 0.08, 0.14, 0.2]
-    assert common.parse_numbers("0.05,0.1") == [0.05, 0.1]
+    assert values.parse_classes("0-2,7", 10) == [0, 1, 2, 7]
+    assert values.parse_numbers("0.02:0.2:4") == [0.02, 0.08, 0.14, 0.2]
+    assert values.parse_numbers("0.05,0.1") == [0.05, 0.1]

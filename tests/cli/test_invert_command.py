@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxgen.__main__ import main
-from jaxgen.cli import common
+from jaxgen.cli import common, values
 from jaxgen.common import pictures
 from jaxgen.data import sources
 from jaxgen.metrics.psnr import psnr_8bit
@@ -139,6 +139,6 @@ def test_mistakes_are_explained(runs, capsys, args, text):
 
 
 def test_settings_are_numbers_or_words():
-    found = common.parse_named("--operator", "downsample,factor=2,kernel=box,sigma=1e-2")
+    found = values.parse_named("--operator", "downsample,factor=2,kernel=box,sigma=1e-2")
     assert found == ("downsample", {"factor": 2, "kernel": "box", "sigma": 0.01})
     assert isinstance(found[1]["factor"], int)

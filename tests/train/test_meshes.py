@@ -136,8 +136,8 @@ def test_what_differs_between_devices_of_a_biggan_has_no_effect():
 
     Their gradient is 0 but for rounding, Adam scales that up to steps of some size, and its
     sign depends on the order of a sum. So they walk at random, each device count its own way, and
-    nothing else differs (above). After 150 steps they were 1e-4 apart, twice their size, and so were
-    the running means that take them out again; losses agreed to 3e-6.
+    nothing else differs (above). After 150 steps they were 1e-4 apart, twice their size, and so
+    were the running means that take them out again; losses agreed to 3e-6.
     """
     one, other = (run("biggan", sizes).last.params for sizes in ((1, 1, 1), MESHES["data"]))
     (plan, _), changed = plan_of("biggan"), []
