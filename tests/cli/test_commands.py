@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgen.__main__ import main
-from jaxgen.cli import common, values
+from jaxgen.cli import values
 from jaxgen.data import source, sources
 from jaxgen.metrics import features, frechet
 
