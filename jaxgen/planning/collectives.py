@@ -3,7 +3,8 @@
 Of a leaf of n bytes that is split over fsdp, every product that reads it gathers it (all-gather, in
 the forward and in the backward pass), and every program that trains it leaves a sum over the
 devices of which each keeps its part (reduce-scatter over fsdp, all-reduce of the part over data). A
-whole leaf's gradient is summed over both (all-reduce). With microbatches, each of them does so. A
+whole leaf's gradient is summed over both (all-reduce), and on a TPU that of one whose parts do not
+fill tiles. With microbatches, each of them does so. A
 leaf that is split over tensor leaves partial sums of activations (all-reduce over tensor).
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.planning.chips import Topology
+from jaxgen.planning.memory import fills_tiles
 from jaxgen.planning.program import PRODUCTS, Part, Program
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce")
@@ -147,7 +149,9 @@ def of_part(
         if "fsdp" in over and use.itemsize:
             add("all-gather", elements * itemsize * use.reads, ("fsdp",))
         if name.split("/")[1] in trained:
-            if "fsdp" in over:
+            part = leaf.sharding.shard_shape(leaf.shape)
+            tiled = topology.chip.kind != "tpu" or fills_tiles(part, spec)
+            if "fsdp" in over and tiled:
                 add("reduce-scatter", elements * itemsize, ("fsdp",))
                 add("all-reduce", elements * itemsize / sizes["fsdp"], ("data",))
             else:

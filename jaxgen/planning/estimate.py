@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
 
 from jaxgen.common import mesh as meshes
 from jaxgen.common import sharding, trees
@@ -205,6 +206,6 @@ class _Split:
                 return 1.0
             struct = jax.ShapeDtypeStruct(value.shape, value.dtype)
             spec = sharding.shape_spec(struct, self.mesh)
-            axes = [a for e in spec for a in (e if isinstance(e, tuple) else (e,)) if a]
-            self.known[key] = 1 / math.prod(self.mesh.shape[a] for a in axes)
+            part = NamedSharding(self.mesh, spec).shard_shape(value.shape)
+            self.known[key] = math.prod(part) / max(math.prod(value.shape), 1)
         return self.known[key]

@@ -7,6 +7,7 @@ The model of the compiler, in the order of the trace (docs/planning.md: how near
 - Products, reductions and loops store their results, concatenations their operands.
 - Parameters that lie in parts (fsdp) are gathered for each product that reads them, the next
   product's at the same time, and dropped after it. Products then read operands that are stored.
+- Gradients of such parameters are kept in parts.
 - A value is held from its operation to the last kernel that reads it.
 - New parameters, optimizer and averages take the place of the old ones, as what a loop carries.
 """
@@ -15,6 +16,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,12 +38,12 @@ STORED = (
 
 
 def padded(value: Value) -> int:
-    """Bytes on a TPU: the best two dimensions fill tiles of 8 x 128 (16 bits: 16 x 128)."""
+    """Bytes on a TPU: the best two dimensions fill tiles of 8 x 128 (bytes: 32 x 128)."""
     shape = [n for n in value.shape if n != 1]
     size = _item(value)
     if len(shape) < 2 or not value.nbytes:
         return max(SMALLEST, -(-math.prod(value.shape) // LANES) * LANES * size)
-    rows = 8 * max(1, 4 // max(size, 1)) if size < 4 else 8
+    rows = 32 if size == 1 else 8
     grow = lambda n, to: -(-n // to) * to / n
     best = min(
         grow(a, LANES) * grow(b, rows)
@@ -50,6 +52,19 @@ def padded(value: Value) -> int:
         if i != j
     )
     return round(math.prod(shape) * size * best)
+
+
+def fills_tiles(shape: Sequence[int], spec: Sequence[Any]) -> bool:
+    """Whether the parts of a leaf fill a TPU's tiles of 8 rows and 128 lanes.
+
+    If so, a reduce-scatter leaves the parts of a gradient; else XLA sums it whole (all-reduce) and
+    each chip takes its part.
+
+    Args:
+      shape: of a part. spec: axes of each dimension of the leaf, short ones as in a PartitionSpec.
+    """
+    tiles = {len(shape) - 1: LANES, len(shape) - 2: 8}
+    return all(shape[d] % tiles.get(d, 1) == 0 for d, axis in enumerate(spec) if axis)
 
 
 def plain(value: Value) -> int:

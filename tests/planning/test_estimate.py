@@ -10,7 +10,7 @@ import pytest
 
 from jaxgen.common import mesh as meshes
 from jaxgen.common import trees
-from jaxgen.planning import collectives, estimate, hlo, memory, program, roofline
+from jaxgen.planning import chips, collectives, estimate, hlo, memory, program, roofline
 from jaxgen.train import state as states
 from jaxgen.train import step as steps
 
@@ -115,6 +115,18 @@ def test_collectives_are_those_of_the_compiled_step():
     assert got["all-gather"] == weights * (2 * nets.LAYERS - 1) / nets.LAYERS  # no first image's
     assert weights <= size(lambda c: c.kind == "all-gather") <= 2 * weights
     assert size(lambda c: c.kind == "reduce-scatter" or c.sliced) == weights
+
+
+def test_gradients_whose_parts_do_not_fill_tiles_are_summed_whole():
+    """128 rows over 16 chips are 8 a part, a tile's; over 32 they are 4."""
+    size = nets.LAYERS * nets.WIDTH**2 * 4
+    for fsdp, tiled in ((16, True), (32, False)):
+        pod = chips.parse("v5e:4x8")
+        mesh = meshes.abstract_mesh(32, -1, fsdp)
+        e = estimate.estimate(nets.plan(), pod, mesh, nets.structs(32))
+        kinds = {c["kind"]: c["bytes"] for c in e.collectives}
+        assert kinds.get("reduce-scatter", 0) == tiled * size
+        assert (kinds["all-reduce"] == size) != tiled
 
 
 def test_collectives_of_whole_parameters():
