@@ -7,6 +7,7 @@ import sys
 
 COMMANDS = {
     "train": "train the run that a config describes, or go on with it",
+    "reproduce": "start a run again from its results.json and compare the first losses",
     "sample": "draw samples with an average of the weights",
     "invert": "draw the images that a measurement tells of, with a score network",
     "restore": "restore a photo or a folder of photos with a denoiser",

@@ -48,9 +48,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the trials (default 0)")
     p.add_argument("--only", type=int, nargs="+", help="run these trials of the campaign only")
     p.add_argument("--faults", help=f"comma-separated, of {', '.join(faults.FAULTS)} (all)")
+    p.add_argument("--run", help="of faults that can hurt several runs: gan or edm2 (drawn)")
     p.add_argument("--workers", type=int, default=1, help="trials at a time (default 1)")
-    p.add_argument("--limit", type=float, default=120.0, help="seconds a process may take")
+    p.add_argument("--limit", type=float, default=300.0, help="seconds a process may take")
     p.add_argument("--out", default="runs/faults", help="folder of runs and results")
+    p.add_argument("--go_on", action="store_true", help="skip the trials that --out has results of")
     p.add_argument("--keep", action="store_true", help="keep the folders of trials that went well")
     return p
 
@@ -119,14 +121,15 @@ def campaign(args: argparse.Namespace) -> list[dict]:
     names = args.faults.split(",") if args.faults else list(faults.FAULTS)
     order = schedule(names, args.trials)
     numbers = list(range(args.trials)) if args.only is None else args.only
+    rows = read(out / "trials.csv") if args.go_on else []
+    numbers = [t for t in numbers if t not in {r["trial"] for r in rows}]
     if args.workers > 1:
-        return _shared(args, out, numbers)
+        return _shared(args, out, numbers, rows)
     child.warm()
     os.chdir(ROOT)
-    rows = []
     with faults.Ground(out, args.limit) as ground:
         for t in numbers:
-            rows.append(trial(ground, t, order[t], args.seed, args.keep))
+            rows.append(trial(ground, t, order[t], args.seed, args.run, args.keep))
             write(out / "trials.csv", rows)
             row = rows[-1]
             print(
@@ -138,7 +141,9 @@ def campaign(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def _shared(args: argparse.Namespace, out: Path, numbers: Sequence[int]) -> list[dict]:
+def _shared(
+    args: argparse.Namespace, out: Path, numbers: Sequence[int], rows: list[dict]
+) -> list[dict]:
     """Several processes of this script, each with a part of the trials."""
     parts = []
     for i in range(args.workers):
@@ -147,31 +152,39 @@ def _shared(args: argparse.Namespace, out: Path, numbers: Sequence[int]) -> list
             sys.executable, __file__, "--trials", str(args.trials), "--seed", str(args.seed),
             "--limit", str(args.limit), "--out", str(out / f"part{i}"), "--only", *own,
             *(["--faults", args.faults] if args.faults else []), *["--keep"] * args.keep,
+            *(["--run", args.run] if args.run else []),
         ]  # fmt: skip
         parts.append(subprocess.Popen(command))
     for part in parts:
         part.wait()
-    rows = []
     for i in range(args.workers):
-        with (out / f"part{i}" / "trials.csv").open() as f:
-            rows += [_typed(row) for row in csv.DictReader(f)]
+        rows = rows + read(out / f"part{i}" / "trials.csv")
     rows.sort(key=lambda r: r["trial"])
     write(out / "trials.csv", rows)
     return rows
 
 
-def _typed(row: dict) -> dict:
-    for name in ("trial", "resumed", "exact", "hung", "resumed_at", "lost_steps"):
-        row[name] = int(row[name]) if row[name] not in ("", None) else None
-    return row
+def read(path: Path) -> list[dict]:
+    """The rows of a CSV file of trials, if it is there."""
+    if not path.is_file():
+        return []
+    with path.open() as f:
+        rows = list(csv.DictReader(f))
+    for row in rows:
+        for name in ("trial", "resumed", "exact", "hung", "resumed_at", "lost_steps"):
+            row[name] = int(row[name]) if row[name] else None
+    return rows
 
 
-def trial(ground: "faults.Ground", number: int, name: str, seed: int, keep: bool = False) -> dict:
+def trial(
+    ground: "faults.Ground", number: int, name: str, seed: int, run: str = "", keep: bool = False
+) -> dict:
     """One trial; the row of it."""
     begin = time.monotonic()
     rng = random.Random(f"{seed}-{number}")
     fault = faults.FAULTS[name]
-    case = faults.Case(ground, number, rng, rng.choices(fault.runs, fault.weights)[0])
+    drawn = rng.choices(fault.runs, fault.weights)[0]
+    case = faults.Case(ground, number, rng, run if run in fault.runs else drawn)
     row = dict.fromkeys(COLUMNS, "") | {"trial": number, "fault": name, "run": case.run}
     row |= {"resumed": 0, "exact": 0, "hung": 0, "lost_steps": None, "resumed_at": None}
     missing = fault.missing(ground)

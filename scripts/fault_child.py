@@ -88,7 +88,7 @@ def start(
         return pid
     code = 1
     try:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
         prepare()
@@ -116,12 +116,15 @@ def me(signum: int) -> Callable[[], None]:
 
 
 def install(aim: Aim | None = None, pace: float = 0.0) -> None:
-    """Wraps the places, in this process; `pace` makes a step take so many seconds more."""
+    """Wraps the places, in this process; `pace` makes a step take so many seconds more.
+
+    The pictures stand for a set that does not fit into memory: they are read when they are needed.
+    """
     from orbax.checkpoint._src.path import deleter
     from orbax.checkpoint.path import atomicity
 
     from jaxgen.common import mesh as meshes
-    from jaxgen.data import folder
+    from jaxgen.data import folder, source
     from jaxgen.train import step, store, writer
 
     passed = aim.passed if aim else lambda place, before=None: None
@@ -182,6 +185,7 @@ def install(aim: Aim | None = None, pace: float = 0.0) -> None:
         passed("json" if path.parent.name != "manifests" else "", half)
         inner(path, value)
 
+    source.in_memory = lambda of, *args, **kwargs: of
     wrap(step.Step, "__call__", stepped)
     wrap(folder.FolderSource, "__getitem__", read)
     wrap(meshes, "put_batch", put)

@@ -18,7 +18,7 @@ from typing import Any
 import fault_child as child
 import numpy as np
 
-BATCH, STEPS = 8, 32
+BATCH, STEPS, SEED = 8, 32, 3
 RUNS = {
     "gan": ("configs/gan/digits.py:mlp,debug", ()),
     "edm2": ("configs/edm2/digits.py:debug", ()),
@@ -27,7 +27,7 @@ RUNS = {
 }
 EVERY = (
     f"batch={BATCH}", f"images={BATCH * STEPS}", f"log_every={BATCH}", "checkpoint_every=64",
-    "snapshot_every=96", "seed=3",
+    "snapshot_every=96", f"seed={SEED}",
 )  # fmt: skip
 PACE = 0.03  # seconds that a step takes at least: as short as saves, they would never meet
 
@@ -42,6 +42,8 @@ class Ground:
     def __init__(self, out: Path, limit: float):
         self.out, self.limit = out, limit
         self.disk = out / "disk"
+        if self.disk.is_mount():  # of a campaign that was killed
+            run("umount", self.disk)
         self.mounts = self._allowed("mount", "-t", "tmpfs", "-o", "size=64m", "faults", self.disk)
         probe = out / "probe"
         probe.mkdir(exist_ok=True)
@@ -119,6 +121,7 @@ class Case:
         self.detail, self.complaints, self.again, self.nan = "", [], 0, False
         self.mends: list[Callable[[], Any]] = []
         self.overrides: list[str] = []
+        self.flags: list[str] = []
         self.seconds = 0.0
 
     def argv(self) -> list[str]:
@@ -127,7 +130,7 @@ class Case:
         kind = f"npz:{self.data}?dtype=float32" if self.run == "latents" else f"folder:{self.data}"
         settings = (*EVERY, *overrides, *self.overrides, f"data.source={kind}")
         flags = ["--config", config, "--workdir", str(self.workdir), "--no_progress"]
-        return ["train", *flags, *(f"--config.{s}" for s in settings)]
+        return ["train", *flags, *self.flags, *(f"--config.{s}" for s in settings)]
 
     def go(
         self,

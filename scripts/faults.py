@@ -11,9 +11,12 @@ from pathlib import Path
 
 import fault_child as child
 import numpy as np
-from fault_ground import BATCH, ITS_NAN, STEPS, Case, Ground, Hung, put_nan, run, state_of
+from fault_ground import BATCH, ITS_NAN, SEED, STEPS, Case, Ground, Hung, put_nan, run, state_of
+
+from jaxgen.data import sources
 
 __all__ = ["FAULTS", "Case", "Fault", "Ground", "Hung"]
+READS = BATCH * STEPS + 6  # images that are read before training, which reads as many again
 NOTHING: Callable[[Ground], str] = lambda ground: ""
 
 
@@ -28,7 +31,7 @@ class Fault:
     hurt: Callable[[Case], str]
     share: float
     runs: tuple[str, ...] = ("gan", "edm2")
-    weights: tuple[float, ...] = (4, 1)
+    weights: tuple[float, ...] = (9, 1)
     keeps_all: bool = False
     missing: Callable[[Ground], str] = NOTHING
 
@@ -97,9 +100,9 @@ def term(case: Case) -> str:
 
 def stop(case: Case) -> str:
     """Stopped for longer than the watchdog's limit, which must not take it for a hang."""
-    count, seconds = case.rng.randint(3, STEPS), case.rng.uniform(1.5, 3)
+    count, seconds = case.rng.randint(3, STEPS), case.rng.uniform(11, 13)
     case.detail = f"step {count}, for {seconds:.1f} s"
-    case.overrides = ["watchdog.seconds=1.0", "watchdog.exit=True"]
+    case.overrides = ["watchdog.seconds=10.0", "watchdog.exit=True"]
     stopped: list[float] = []
 
     def poll(pid: int) -> None:
@@ -116,11 +119,9 @@ def stop(case: Case) -> str:
 
 def stalled(case: Case) -> str:
     """Reading an image never returns; the watchdog ends the run."""
-    count = case.rng.randint(BATCH, BATCH * STEPS * 3 // 4)
+    count = READS + case.rng.randint(BATCH, READS * 3 // 4)
     case.detail = f"read {count}"
-    case.overrides = [
-        "watchdog.seconds=1.0", "watchdog.slow_seconds=5.0", "watchdog.exit=True",
-    ]  # fmt: skip
+    case.overrides = ["watchdog.seconds=10.0", "watchdog.exit=True"]
     code = case.go(child.Aim("read", count, child.stall))
     text = "".join(p.read_text() for p in case.workdir.glob("stacks-*.txt"))
     if code != 75 or "in stall" not in text:
@@ -167,24 +168,24 @@ def delete(case: Case, path: Path) -> str:
 
 def full_disk(case: Case) -> str:
     """The file system is filled up at a random moment, but for a few bytes."""
-    free, late = case.rng.randrange(100_000), case.rng.uniform(0, 1.5)
-    case.detail = f"{free} bytes left {late:.2f} s after compiling"
+    free, count = case.rng.randrange(100_000), case.rng.randint(1, STEPS)
+    case.detail = f"{free} bytes left at step {count}"
     case.workdir = case.ground.disk / str(case.folder.name)
     ballast = case.ground.disk / "ballast"
     case.mends.append(lambda: ballast.unlink(missing_ok=True))
 
-    def fill(pid: int) -> None:
+    def fill() -> None:
         with ballast.open("wb") as f:
             left = os.statvfs(case.ground.disk)
             os.posix_fallocate(f.fileno(), 0, max(1, left.f_bavail * left.f_bsize - free))
 
-    return refused(case, case.go(poll=after(case, "compiled", late, fill)), "No space left")
+    return refused(case, case.go(child.Aim("step", count, fill)), "No space left")
 
 
 def read_only(case: Case) -> str:
     """A folder of the run can no longer be written to, or all of it when it is resumed."""
     where = case.rng.choice(["", "checkpoints", "checkpoints/manifests", "snapshots", "mount"])
-    late = case.rng.uniform(0, 1.5)
+    count = case.rng.randint(1, STEPS)
     if where == "mount":
         aimed("step", STEPS)(case)
         case.detail = "all, when resuming"
@@ -192,11 +193,11 @@ def read_only(case: Case) -> str:
         case.mends.append(lambda: run("umount", case.workdir))
         run("mount", "-o", "remount,bind,ro", case.workdir)
         return refused(case, case.go(), "Read-only file system")
-    case.detail = f"{where or 'the workdir'} {late:.2f} s after compiling"
+    case.detail = f"{where or 'the workdir'} at step {count}"
     folder = case.workdir / where
     case.mends.append(lambda: run("chattr", "-i", folder))
-    lock = after(case, "compiled", late, lambda pid: run("chattr", "+i", folder))
-    return refused(case, case.go(poll=lock), "not permitted")
+    lock = child.Aim("step", count, lambda: run("chattr", "+i", folder))
+    return refused(case, case.go(lock), "not permitted")
 
 
 def refused(case: Case, code: int, words: str) -> str:
@@ -228,51 +229,54 @@ def nan_batch(case: Case) -> str:
 
 def nan_data(case: Case) -> str:
     """All data from a checkpoint on is NaN: the run stops, and goes on when it is mended."""
-    import grain
-
-    from jaxgen.data.sources import load
-
-    spec = f"npz:{case.data}?dtype=float32"
     first = case.rng.choice([16, 24])
     with np.load(case.data) as file:
         moments = file["image"]
-    train = load(spec).arrays[0]
-    order = grain.MapDataset.range(len(train)).seed(3).shuffle().repeat()
-    wanted = {train[order[i]].tobytes() for i in range(first * BATCH, STEPS * BATCH)}
+    train = sources.load(f"npz:{case.data}?dtype=float32").arrays[0]
+    wanted = {train[i].tobytes() for i in order(len(train))[first * BATCH : STEPS * BATCH]}
     put_nan(case.data, [i for i, x in enumerate(moments) if x.tobytes() in wanted])
     case.mends.append(lambda: shutil.copy(case.ground.latents, case.data))
+    case.mends.append(lambda: case.flags.append("--allow_changes"))  # of the data
     case.detail = f"NaN from step {first} on"
-    code = case.go()
-    if code != 2 or ("was not finite" not in case.text() and "were not finite" not in case.text()):
-        case.complaints.append(f"NaN data ended with {code}")
-    return ended(code)
+    return refused(case, case.go(), "not finite")
+
+
+def order(length: int) -> list[int]:
+    """The images of the first epoch, in the order of training."""
+    import grain
+
+    shuffled = grain.MapDataset.range(length).seed(SEED).shuffle()
+    return [int(shuffled[i]) for i in range(length)]
 
 
 def bad_image(case: Case) -> str:
-    """An image file is garbled, cut or deleted while the run goes on, or garbled before."""
+    """An image file that is still to come is garbled, cut or deleted; or garbled before."""
     own = case.folder / case.ground.pictures.name
     shutil.copytree(case.ground.pictures, own)
     case.data = own
-    files = sorted(own.rglob("train/*/*.png"))
-    path = case.rng.choice(files)
+    files = sources.load(f"folder:{own}").files
+    count = case.rng.randint(1, STEPS - 10)
+    how = case.rng.choice(["garbled before", "cut", "garbled", "deleted"])
+    place = case.rng.randrange((count + 9) * BATCH, STEPS * BATCH)  # not read ahead yet
+    path = own / "train" / files[order(len(files))[place]]
     good = path.read_bytes()
     case.mends.append(lambda: path.write_bytes(good))
-    how = case.rng.choice(["garbled before", "cut", "garbled", "deleted"])
     body = good.index(b"IDAT") + 4
     garbled = good[:body] + bytes(b ^ 0x55 for b in good[body:])
-    bad = {"cut": good[: body + 5], "deleted": None}.get(how, garbled)
-    case.detail = f"{how}: {path.relative_to(own)}"
+    bad = good[: body + 5] if how == "cut" else garbled
+    case.detail = f"{how}: {path.name}, used in step {place // BATCH}"
 
-    def hurt(pid: int = 0) -> None:
-        if bad is None:
+    def hurt() -> None:
+        if how == "deleted":
             path.unlink()
         else:
             path.write_bytes(bad)
 
     if "before" in how:
         hurt()
-    poll = (lambda pid: None) if "before" in how else after(case, "compiled", 0.0, hurt)
-    return refused(case, case.go(poll=poll), path.name)
+        return refused(case, case.go(), path.name)
+    case.detail += f", at step {count}"
+    return refused(case, case.go(child.Aim("step", count, hurt)), path.name)
 
 
 def one_of_two(case: Case) -> str:
@@ -298,7 +302,9 @@ FAULTS = {
     "kill: any moment": Fault(kill_any, 18),
     "kill: at the start": Fault(kill_start, 8),
     "kill: in a step": Fault(aimed("step", STEPS), 14),
-    "kill: in a prefetch": Fault(one_of(aimed("read", BATCH * STEPS), aimed("put", STEPS)), 14),
+    "kill: in a prefetch": Fault(
+        one_of(aimed("read", 2 * READS - 12, first=READS), aimed("put", STEPS)), 14
+    ),
     "kill: in a checkpoint": Fault(aimed("checkpoints", 4, 0.4), 22),
     "kill: in a snapshot": Fault(aimed("snapshots", 3, 0.4), 14),
     "kill: at a commit": Fault(one_of(*(aimed(p, 3) for p in COMMITS)), 18),

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,24 +50,23 @@ def add_run_flags(parser: Parser) -> None:
     )
 
 
-def add_process_flags(parser: Parser) -> None:
-    """--coordinator and what belongs to it."""
+def add_process_flags(parser: Parser, explained: bool = True) -> None:
+    """--coordinator and what belongs to it; explained: in the command's --help."""
     from jaxgen.common import processes
 
     group = parser.add_argument_group(
-        "several processes (found without flags on SLURM, TPU pods and JobSets; docs/pods.md)"
+        "several processes (found without flags on SLURM, TPU pods, JobSets; see docs/pods.md)"
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="an address of process 0")
-    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process_id", type=int, metavar="I", help="which one this is, 0 to N-1")
-    group.add_argument(
-        "--join_timeout", type=float, metavar="SECONDS", default=processes.JOIN_SECONDS,
-        help=f"how long to wait for the others at the start ({processes.JOIN_SECONDS})",
-    )  # fmt: skip
-    group.add_argument(
-        "--silence_timeout", type=int, metavar="SECONDS", default=processes.SILENCE_SECONDS,
-        help=f"after which a process without a sign of life is dead ({processes.SILENCE_SECONDS})",
-    )  # fmt: skip
+    join, silence = processes.JOIN_SECONDS, processes.SILENCE_SECONDS
+    for name, kind, short, default, text in (
+        ("--coordinator", str, "IP:PORT", None, "an address of process 0"),
+        ("--num_processes", int, "N", None, "how many there are"),
+        ("--process_id", int, "I", None, "which one this is, 0 to N-1"),
+        ("--join_timeout", float, "S", join, f"seconds to wait for all others ({join})"),
+        ("--silence_timeout", int, "S", silence, f"seconds until one counts as dead ({silence})"),
+    ):
+        text = text if explained else argparse.SUPPRESS
+        group.add_argument(name, type=kind, metavar=short, default=default, help=text)
 
 
 @contextlib.contextmanager
@@ -158,10 +158,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
+    """JSON with tuples in place of lists, as configs have them."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {k: as_tuples(v) for k, v in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def read_saved(workdir: str | Path) -> dict[str, Any] | None:
@@ -169,7 +170,7 @@ def read_saved(workdir: str | Path) -> dict[str, Any] | None:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         return None
-    return _tuples(json.loads(path.read_text()))
+    return as_tuples(json.loads(path.read_text()))
 
 
 def source_facts(source: Any, config: Any) -> dict[str, Any]:
@@ -205,6 +206,18 @@ def make_mesh(config: Any, devices: Any = None) -> Any:
     return mesh.make_mesh(axes.data, axes.fsdp, axes.get("tensor", 1), devices)
 
 
+def reading_mesh(config: Any) -> Any:
+    """The mesh of the config as far as there are devices: a run is read on other machines, too."""
+    import jax
+
+    from jaxgen.common import mesh
+
+    n, axes = len(jax.devices()), config.mesh
+    tensor = math.gcd(n, axes.get("tensor", 1))
+    fsdp = math.gcd(n // tensor, n if axes.fsdp == -1 else axes.fsdp)
+    return mesh.make_mesh(n // tensor // fsdp, fsdp, tensor)
+
+
 @dataclasses.dataclass
 class Run:
     """A trained run, opened to be read."""
@@ -235,7 +248,7 @@ class Run:
             )
         config = ConfigDict(saved["config"])
         plan = last_stage(recipes.build(config, saved["facts"]))
-        return cls(Path(workdir), config, saved["facts"], plan, make_mesh(config), verify)
+        return cls(Path(workdir), config, saved["facts"], plan, reading_mesh(config), verify)
 
     def held_out(self) -> Any:
         """The test split, for plans that sample from data; None when they do not.

@@ -39,7 +39,7 @@ def parser() -> common.Parser:
     net.add_argument("--splits", type=int, help="of inception_score (10)")
     references.add_flags(net)
     guiding.add_flags(p)
-    common.add_process_flags(p)
+    common.add_process_flags(p, explained=False)
     return p
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ def parser() -> common.Parser:
     how = p.add_argument_group("how")
     how.add_argument(
         "--search", action="store_true", help="try remat, fsdp and microbatches: what fits?"
+    )
+    how.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the real step for these TPUs, which need not be here (needs libtpu and, for "
+        "networks of convolutions, minutes; kept in ~/.cache/jaxgen/aot)",
     )
     how.add_argument("--no_measure", action="store_true", help="here: do not compile and time")
     how.add_argument("--json", metavar="FILE", help="write all numbers here")
@@ -86,6 +93,22 @@ class Planning:
                 f"only it runs, got {dict(made.shape)}; lower mesh.fsdp or mesh.tensor"
             )
         return made
+
+    def devices(self) -> list[Any]:
+        """What the topology consists of, to compile for.
+
+        Raises:
+          ValueError: no TPUs, or no libtpu.
+        """
+        from jaxgen.planning import aot
+
+        if self.topology.chip.kind != "tpu" or self.topology.row:
+            raise ValueError(
+                f"--compile is for a TPU topology such as v5e:4x4, got {self.topology}; --topology "
+                "here compiles and times the step on this machine"
+            )
+        shape = "x".join(map(str, self.topology.shape))
+        return aot.devices(f"{self.topology.name}:{shape}", self.topology.slices)
 
     def data(self) -> dict[str, Any]:
         """Structs of the global batch."""
@@ -177,10 +200,15 @@ def main(argv: list[str]) -> int:
     if strange:
         parser().error(f"unknown option {strange[0]}")
     common.setup_jax()
+    import jax
+
     from jaxgen.planning import estimate, here, report
     from jaxgen.train import store
 
+    if args.topology != "here":
+        jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave accelerators alone
     planning = Planning.open(args, rest)
+    devices = planning.devices() if args.compile else []
     config, facts = planning.config, planning.facts
     found = planning.estimate()
     plan, mesh = planning.plan(), planning.mesh()
@@ -196,7 +224,7 @@ def main(argv: list[str]) -> int:
     )
     measured = None
     if args.topology == "here" and not args.no_measure:
-        real = planning.mesh(__import__("jax").devices())
+        real = planning.mesh(jax.devices())
         measured = here.measure(plan, real, planning.data(), microbatches=config.microbatches)
     state = estimate.arguments(plan, mesh, planning.data())[0]
     print(report.layout(state))
@@ -206,12 +234,34 @@ def main(argv: list[str]) -> int:
     results = {"config": json.loads(config.to_json()), "facts": facts, "estimate": found.json()}
     if measured:
         results["measured"] = dataclasses.asdict(measured)
+    fits = found.fits
+    if args.compile:
+        fits, results["compiled"] = compiled(planning, found, devices)
     if args.search:
         results["search"] = search(planning, found)
     print("assumed: " + "; ".join(found.notes))
     if args.json:
         store.write_json(Path(args.json), results)
-    return 0 if found.fits else 1
+    return 0 if fits else 1
+
+
+def compiled(planning: Planning, found: Any, devices: list[Any]) -> tuple[bool, Any]:
+    """Compiles the step and prints what the compiler says; (whether it fits, the numbers)."""
+    from jaxgen.planning import aot, report
+
+    try:
+        programs = aot.compile_step(
+            planning.plan(),
+            planning.data(),
+            planning.mesh(devices),
+            microbatches=planning.config.microbatches,
+            log=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except aot.DoesNotFit as e:
+        print(f"compiler: {e}")
+        return False, str(e)
+    print(report.compiled(found, aot.combined(programs), planning.topology.name))
+    return True, [dataclasses.asdict(p) for p in programs]
 
 
 def search(planning: Planning, found: Any) -> list[dict[str, Any]]:

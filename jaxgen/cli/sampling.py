@@ -85,7 +85,7 @@ class Sampler:
         self.mesh = mesh
         self.chunk = -(-chunk // mesh.size) * mesh.size
         whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-        put = lambda tree: jax.device_put(dict(tree), whole)
+        put = lambda tree: meshes.put(dict(tree), whole)
         self.frozen = put(plan.frozen)
         self.guide = (put(guide.params), put(guide.frozen)) if guide else ()
 
@@ -113,7 +113,7 @@ class Sampler:
 
         batch: their rows, as from `inputs`.
         """
-        params = jax.device_put(dict(params), meshes.replicated(self.mesh))
+        params = meshes.put(dict(params), meshes.replicated(self.mesh))
         rows = {"keys": rng.seed_keys(seed, np.arange(first, first + num)), "batch": dict(batch)}
         call = lambda r: self.draw(params, r["keys"], r["batch"], self.frozen, self.guide)
         return in_chunks(call, rows, num, self.mesh, self.chunk)
@@ -131,7 +131,7 @@ def in_chunks(
     for start in range(0, num, chunk):
         index = np.arange(start, start + chunk) % num
         part = jax.tree.map(lambda x, index=index: x[index], rows)
-        out = processes.fetch(call(jax.device_put(part, meshes.batch_sharding(mesh))))
+        out = processes.fetch(call(meshes.put(part, meshes.batch_sharding(mesh))))
         yield jax.tree.map(lambda x, n=num - start: x[:n], out)
 
 

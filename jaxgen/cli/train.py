@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
             changed,
             verify=not args.no_verify,
             progress=not args.no_progress,
-            other_data=args.allow_changes,
+            expected_data=None if args.allow_changes else (saved or {}).get("data_fingerprint"),
         )
 
 
@@ -101,24 +101,33 @@ def _of_workdir(saved: Any, args: Any, overrides: list[str]) -> Any:
     return config
 
 
-FREE = ("mesh.",)  # settings that do not change what is trained, only where
+FREE = ("mesh.", "watchdog.")  # settings that do not change what is trained
+
+
+def changes(old: Any, new: Any) -> dict[str, str]:
+    """{key: "key: old -> new"} of the settings that are not the same, FREE ones left out."""
+    return {k: line for k, line in _differing(old, new).items() if not k.startswith(FREE)}
+
+
+def _differing(old: Any, new: Any) -> dict[str, str]:
+    old, new = common.flatten(old), common.flatten(new)
+    missing = object()
+    keys = [k for k in {**old, **new} if old.get(k, missing) != new.get(k, missing)]
+    return {k: f"{k}: {old.get(k, '(not there)')} -> {new.get(k, '(not there)')}" for k in keys}
 
 
 def _changes(saved: Any, config: Any, args: Any) -> list[str]:
     """The keys in which a resumed run's config differs; refused unless FREE or allowed."""
     if saved is None:
         return []
-    old, new = common.flatten(saved["config"]), common.flatten(config)
-    missing = object()
-    keys = [k for k in {**old, **new} if old.get(k, missing) != new.get(k, missing)]
-    lines = {k: f"{k}: {old.get(k, '(not there)')} -> {new.get(k, '(not there)')}" for k in keys}
-    refused = [f"  {lines[k]}" for k in keys if not k.startswith(FREE)]
+    refused = changes(saved["config"], config)
     if refused and not args.allow_changes:
+        lines = "".join(f"  {line}\n" for line in refused.values())
         raise ValueError(
-            f"{args.workdir} holds a run with another config:\n" + "\n".join(refused) + "\n"
+            f"{args.workdir} holds a run with another config:\n{lines}"
             "Use the same settings, another --workdir, or --allow_changes to go on with these"
         )
-    return list(lines.values())
+    return list(_differing(saved["config"], config).values())
 
 
 def run(
@@ -130,7 +139,7 @@ def run(
     *,
     verify: bool = True,
     progress: bool = True,
-    other_data: bool = False,
+    expected_data: str | None = None,
     steps: int | None = None,
 ) -> int:
     """Builds the plan and trains it; 0 when finished, 128 + signal when stopped by one.
@@ -138,7 +147,7 @@ def run(
     Args:
       config: the ConfigDict. workdir: the run's folder. command: how it was asked for.
       saved: config.json of the run that goes on. changed: its settings that are others now.
-      verify: checksums. progress: a bar. other_data: whether a run may go on with data that differ.
+      verify: checksums. progress: a bar. expected_data: the fingerprint that the data must have.
       steps: to stop after, without samples; None: the whole run.
     """
     import jax
@@ -166,11 +175,11 @@ def run(
         stages = _cut(stages, steps * config.batch)
     digest = fingerprint(source)
     processes.check_same("the data", digest)
-    if saved and not other_data and saved.get("data_fingerprint", digest) != digest:
+    if expected_data not in (None, digest):
         raise ValueError(
-            f"the data of {config.data.source!r} are not those that {workdir} was trained on "
-            f"(fingerprint {digest[:12]}, expected {saved['data_fingerprint'][:12]}). Bring them "
-            "back, or use --allow_changes to go on with these"
+            f"the images or labels of {config.data.source!r} have changed since the run began "
+            f"(fingerprint {digest[:12]}, expected {expected_data[:12]}). Bring the old ones back, "
+            "or say that others will do (train --allow_changes, reproduce --allow_other_data)"
         )
     changed = [*changed, *_moved(saved, dict(mesh.shape))]
     how = {
@@ -246,7 +255,7 @@ def run(
             "nimg": records[-1]["nimg"] if records else 0,
             "seed": config.seed,
             "seconds": round(time.perf_counter() - start, 1),
-            "last": writer.mean([r for r in records[-1:] if r]),
+            "last": next((r for r in reversed(records) if firsts.losses(r)), {}),
             "first_steps": record.get("steps", []),
             **about,
             "started": record.get("started"),  # what made the first steps, if not all of the above

@@ -176,3 +176,10 @@ def _constrain_rows(x: jax.Array, others: Any) -> jax.Array:
 def place(tree: Any, shardings: Any) -> Any:
     """Arrays that every process has, typed keys too, put on shardings that may span processes."""
     return jax.jit(lambda x: x, out_shardings=shardings)(tree)
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """`place` for one sharding, without a program where this process sees all of its devices."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return place(tree, sharding)

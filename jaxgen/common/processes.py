@@ -21,6 +21,11 @@ from typing import Any
 JOIN_SECONDS = 300  # to wait for all processes at the start
 SILENCE_SECONDS = 60  # after which a process that is not heard of counts as dead
 END_SECONDS = 3600  # to wait for the slowest one at the end: it may be hashing a checkpoint
+POLL_SECONDS = 1.0  # from one look at whether another process has failed to the next
+EXPECTED = (ValueError, OSError, RuntimeError, KeyError)  # told in words, without a trace
+AGAIN = 75  # exit code: start all processes again (EX_TEMPFAIL; that of the watchdog, too)
+LOST = ("Gloo", "NCCL", "by peer", "heartbeat")  # in errors of a collective that lost a process
+_ending = threading.Lock()
 FAILED = "jaxgen/failed"  # where a process leaves its last words
 
 
@@ -83,11 +88,12 @@ def detect() -> Place | None:
 
     for cluster in ClusterEnv._cluster_types:
         # JAX asks Kubernetes in any of its pods, a notebook's too; only an indexed job has several.
-        if cluster.opt_in_only_method or (cluster.name == "k8s" and job is None):
+        pod = cluster.__name__ == "K8sCluster"
+        if cluster.opt_in_only_method or (pod and job is None) or not cluster.is_env_present():
             continue
-        if cluster.is_env_present():
-            name = cluster.name
-            return Place(by=name) if name == "k8s" or cluster.get_process_count() > 1 else None
+        if pod or cluster.get_process_count() > 1:
+            return Place(by="Kubernetes" if pod else cluster.name)
+        return None
     if job not in (None, "0"):
         raise RuntimeError(
             f"this is process {job} of an indexed Kubernetes job, but nothing tells how many there "
@@ -132,7 +138,6 @@ def join(
         late.cancel()
     if place.by == "slurm" and _all_gpus(os.environ):
         jax.config.update("jax_cuda_visible_devices", "all")
-    threading.Thread(target=_listen, daemon=True).start()
 
 
 def _all_gpus(env: Any) -> bool:
@@ -190,13 +195,21 @@ def joined(
     An exception ends all processes at once (`abandon`). The orderly end is left to JAX, which waits
     for all at the exit, so that the coordinator does not go first.
     """
-    if place is not None and place.num_processes != 1:
-        join(place, join_seconds, silence_seconds)
+    if place is None or place.num_processes == 1:
+        yield
+        return
+    join(place, join_seconds, silence_seconds)
+    done = threading.Event()
+    listener = threading.Thread(target=_listen, args=(done,), daemon=True)
+    listener.start()
     try:
         yield
     except BaseException as e:
         abandon(e)
         raise
+    finally:
+        done.set()
+        listener.join()
 
 
 def abandon(e: BaseException) -> None:
@@ -209,41 +222,60 @@ def abandon(e: BaseException) -> None:
         return
     import jax
 
-    words = f"{type(e).__name__}: {e.args[0] if e.args else e}"
-    code = e.code if isinstance(e, SystemExit) and isinstance(e.code, int) else 2
-    if os.environ.get("JAXGEN_TRACEBACK") or not isinstance(e, (ValueError, OSError, RuntimeError)):
+    words = f"process {jax.process_index()}: {type(e).__name__}: {e}"
+    if os.environ.get("JAXGEN_TRACEBACK") or not isinstance(e, EXPECTED):
         traceback.print_exception(e)
-    first = False
-    with contextlib.suppress(Exception):  # the coordinator may be gone
-        client.key_value_set(FAILED, f"process {jax.process_index()}: {words}")
-        first = True
-    said = "" if first else " (another process had stopped before; its log says why)"
-    print(f"error: {words}{said}", file=sys.stderr, flush=True)
+    other = _failure(client)
+    if other is None:
+        with contextlib.suppress(Exception):  # the coordinator may be gone
+            client.key_value_set(FAILED, words)
+    _stop(words, other)
+
+
+def _stop(words: str | None, other: str | None) -> None:
+    """Ends this process, saying what it and, before it, another one failed of.
+
+    With code 2; with AGAIN when another one is gone without a word, killed or unreachable.
+    """
+    import jax
+
+    _ending.acquire()  # of the main thread and the listener only the first has its say
+    lost = other is None and words is not None and any(w in words for w in LOST)
+    if words is not None:
+        hint = " (another process is gone without a word; its log may say why)" if lost else ""
+        print(f"error: {words}{hint}", file=sys.stderr)
+    if other is not None:
+        print(f"error: stopped, because another process failed: {other}", file=sys.stderr)
     sys.stdout.flush()
-    time.sleep(2 if jax.process_index() == 0 else 1)  # the others read it; the coordinator's last
-    os._exit(code)
+    sys.stderr.flush()
+    if jax.process_index() == 0:  # the others read it from this one
+        time.sleep(3 * POLL_SECONDS)
+    os._exit(AGAIN if lost else 2)
+
+
+def _failure(client: Any) -> str | None:
+    """What another process has said that it failed of."""
+    try:
+        return client.key_value_try_get(FAILED)
+    except Exception:  # not there; or no coordinator, and then JAX ends this process
+        return None
+
+
+def _listen(done: threading.Event) -> None:
+    """Ends this process when another one has said that it failed."""
+    import jax
+
+    while not done.wait(POLL_SECONDS):
+        client = _client()
+        words = _failure(client) if client is not None else None
+        if words is not None and not words.startswith(f"process {jax.process_index()}:"):
+            _stop(None, words)
 
 
 def _client() -> Any:
     from jax._src import distributed  # what Orbax uses, too: JAX has no public door to it
 
     return distributed.global_state.client
-
-
-def _listen() -> None:
-    """Ends this process when another one has said that it failed."""
-    try:
-        words = _client().blocking_key_value_get(FAILED, 2**31 - 1)
-    except Exception:  # the end of the run, or of the coordinator: JAX tells
-        return
-    import jax
-
-    if words.startswith(f"process {jax.process_index()}:"):
-        return
-    print(f"error: stopped, because another process failed: {words}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    time.sleep(1 if jax.process_index() == 0 else 0)
-    os._exit(2)
 
 
 def fetch(tree: Any) -> Any:

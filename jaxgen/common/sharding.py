@@ -143,18 +143,19 @@ def by_shape(tree: Any, mesh: AnyMesh) -> Any:
 def following(tree: Any, params: Any, specs: Any, mesh: AnyMesh) -> Any:
     """NamedShardings of an optimizer's state: leaves that mirror a parameter lie like it.
 
-    A leaf mirrors the parameter whose name ends its own (`0/mu/enc/w`) if the shapes agree too.
-    Others, factored moments, say, go by shape.
+    A leaf mirrors the parameter whose name is part of its own (`0/mu/enc/w`, the longest counts) if
+    the shapes agree too. Others, factored moments, say, go by shape.
     """
     known = trees.leaves(params)
     lies = trees.leaves(specs)
 
     def one(name: str, x: Any) -> NamedSharding:
         parts = name.split("/")
-        for i in range(len(parts)):
-            owner = "/".join(parts[i:])
-            if owner in known and known[owner].shape == x.shape:
-                return lies[owner]
+        for length in range(len(parts), 0, -1):
+            for i in range(len(parts) - length + 1):
+                owner = "/".join(parts[i : i + length])
+                if owner in known and known[owner].shape == x.shape:
+                    return lies[owner]
         return NamedSharding(mesh, shape_spec(x, mesh))
 
     return trees.map_named(one, tree)

@@ -73,7 +73,7 @@ def batches(
 
     rows = np.arange(batch) if rows is None else np.asarray(rows)
     if not len(rows) or rows.min() < 0 or rows.max() >= batch:
-        raise ValueError(f"rows must be some of the {batch} rows of a batch, got {list(rows)}")
+        raise ValueError(f"rows must be some of the {batch} rows of a batch, got {rows.tolist()}")
     if not 0 <= seed < 2**32 or start_step < 0:
         raise ValueError(
             f"seed must be in [0, 2^32) and start_step >= 0, got {seed} and {start_step}"

@@ -17,7 +17,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.common.mesh import whole_rows
 from jaxgen.common.params import Initializer, zeros
+from jaxgen.common.sharding import DEFAULT
 from jaxgen.networks.stylegan2_mapping import Cond, label_of
 from jaxgen.nn import layers
 from jaxgen.nn.batch_norm import BatchNorm, ConditionalBatchNorm
@@ -27,6 +29,13 @@ from jaxgen.nn.sagan_attention import SaganAttention
 from jaxgen.nn.spectral_norm import Conv, Dense
 
 FIXED = (r"(^|/)(u|mean|var)$",)  # vectors of power iterations, moments of batches
+SHARDING = (  # the insides of residual blocks, and the values of attention
+    (r"conv0/w$", "tensor_out"),
+    (r"conv1/w$", "tensor_in"),
+    (r"attention/g/w$", "tensor_out"),
+    (r"attention/out/w$", "tensor_in"),
+    *DEFAULT,
+)
 NEAREST = (1, 1)
 Ints = Sequence[int]
 
@@ -79,7 +88,7 @@ class GeneratorBlock(nn.Module):
         h = Conv(self.features, "up", **self.layer, name="conv0")(h)
         h = jax.nn.relu(self.norm(name="norm1")(h, *y))
         h = Conv(self.features, **self.layer, name="conv1")(h)
-        return up2(Dense(self.features, **self.layer, name="skip")(x), NEAREST) + h
+        return whole_rows(up2(Dense(self.features, **self.layer, name="skip")(x), NEAREST) + h)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -101,7 +110,7 @@ class DiscriminatorBlock(nn.Module):
         if self.down or x.shape[-1] != self.features:
             x = down2(x, NEAREST) if self.down else x
             x = Dense(self.features, **self.layer, name="skip")(x)
-        return x + h
+        return whole_rows(x + h)
 
 
 class Generator(nn.Module):

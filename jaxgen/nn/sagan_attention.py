@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.common.mesh import whole_rows
 from jaxgen.common.params import param, zeros
 from jaxgen.nn.layers import Dense
 
@@ -52,5 +53,5 @@ class SaganAttention(nn.Module):
         theta, phi, g = (t.reshape(b, -1, t.shape[-1]) for t in (theta, phi, g))
         scores = jnp.einsum("bjc,bic->bji", theta, phi).astype(jnp.float32)
         y = jnp.einsum("bji,bic->bjc", jax.nn.softmax(scores).astype(g.dtype), g)
-        y = self.dense(c, use_bias=False, name="out")(y.reshape(b, h, w, -1))
+        y = whole_rows(self.dense(c, use_bias=False, name="out")(y.reshape(b, h, w, -1)))
         return x + param(self, "gamma", zeros, ()).astype(x.dtype) * y

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
-from jaxgen.common import mesh as meshes
 from jaxgen.planning import hlo
-from jaxgen.train import state as states
+from jaxgen.planning.estimate import arguments
 from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan
 from jaxgen.train.store import write_json
 
-GIB = 2**30
 READ = 1  # of what is read from a program's text; a higher number makes old files count no more
 
 
@@ -39,8 +37,8 @@ class Program:
     """What the compiler says of one program of the step; bytes and FLOPs of one device.
 
     phases: what it runs, every `every` steps. arguments, outputs: the state, the batch and what is
-    frozen; aliased: outputs that lie where the arguments lay (donated). temporary: all else in HBM,
-    code: the program itself. need: HBM at its fullest. flops: XLA's, with every round of loops.
+    frozen; aliased: outputs that lie where the arguments lay (donated). temporary: all else in HBM;
+    need: these together. code: the program itself. flops: XLA's, with every round of loops.
     collectives: kind -> (runs, bytes), see `hlo.Module`. cycles: the compiler's estimate of
     all but collectives, 0 where it makes none. seconds: compiling took, of the clock.
     """
@@ -51,8 +49,8 @@ class Program:
     outputs: int
     aliased: int
     temporary: int
-    code: int
     need: int
+    code: int
     flops: float
     collectives: Mapping[str, tuple[int, int]]
     cycles: int
@@ -107,7 +105,7 @@ def compile_step(
       DoesNotFit: the compiler runs out of the device's memory.
     """
     log("tracing the step")
-    args = arguments(plan, data, mesh)
+    args = arguments(plan, mesh, data)
     batch = next(iter(data.values())).shape[0]
     step = steps.jit_step(plan, args[0], batch=batch, mesh=mesh, microbatches=microbatches)
     traced = step.trace(*args)
@@ -123,21 +121,9 @@ def compile_step(
             known = _compile(lowered, name, log)
             if cache:
                 write_json(path, known)
+        known["collectives"] = {k: tuple(v) for k, v in known["collectives"].items()}
         found.append(Program(phases, every, **known))
     return found
-
-
-def arguments(plan: Plan, data: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any, Any, Any]:
-    """(state, data, frozen, key) of a step as structs that say where on the mesh they lie."""
-    frozen = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, dict(plan.frozen)))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-    return (
-        states.abstract(plan, mesh),
-        {n: put(x, meshes.batch_sharding(mesh)) for n, x in data.items()},
-        jax.tree.map(put, frozen, states.frozen_shardings(plan, mesh)),
-        put(key, meshes.replicated(mesh)),
-    )
 
 
 def cache_folder() -> Path:
@@ -164,12 +150,18 @@ def _compile(lowered: Any, name: str, log: Callable[[str], None]) -> dict[str, A
             log(f"{name}: {time.perf_counter() - start:.0f} s")
 
     threading.Thread(target=tell, daemon=True).start()
+    # JAX's own cache can write such a program and not read it again.
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
         raise _explained(e, name) from e
     finally:
         done.set()
+        jax.config.update("jax_enable_compilation_cache", kept)
+        compilation_cache.reset_cache()
     seconds = time.perf_counter() - start
     log(f"{name}: compiled in {seconds:.0f} s")
     return describe(compiled) | {"seconds": round(seconds, 1)}
@@ -181,14 +173,14 @@ def describe(compiled: Any) -> dict[str, Any]:
     arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
     aliased, code = memory.alias_size_in_bytes, memory.generated_code_size_in_bytes
     held = arguments + outputs - aliased
-    need = max(held + memory.temp_size_in_bytes, memory.peak_memory_in_bytes)
+    temporary = memory.temp_size_in_bytes
     return {
         "arguments": arguments,
         "outputs": outputs,
         "aliased": aliased,
-        "temporary": need - held,
+        "temporary": temporary,
         "code": code,
-        "need": need,
+        "need": held + temporary,
         "flops": compiled.cost_analysis().get("flops", 0.0) + module.looped_flops(),
         "collectives": module.collectives(),
         "cycles": module.cycles(),

@@ -13,8 +13,7 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 BITS = {"pred": 8, "token": 0, "bf16": 16, "s4": 4, "u4": 4, "c64": 64, "c128": 128}
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_NOTE = re.compile(r"/\*.*?\*/")  # every fifth of a long list has its number in one
-_LAYOUT = re.compile(r"\{[\d,]*(?::[^{}]*)?\}")
+_PLAIN = re.compile(r"\{[\d,]*(?::[^{}]*)?\}|/\*.*?\*/")  # layouts and comments
 _OP = re.compile(r"\s([a-z][a-z0-9\-]*)\(([^)]*)\)")
 _ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\]")
 _CALLS = re.compile(
@@ -69,7 +68,7 @@ def _op(line: str) -> Op | None:
     if not found:
         return None
     root, name, rest = found.groups()
-    plain = _LAYOUT.sub("", _NOTE.sub("", rest.partition(", metadata=")[0]))
+    plain = _PLAIN.sub("", rest.partition(", metadata=")[0])
     op = _OP.search(plain)
     if not op:
         return None

@@ -1,12 +1,15 @@
 """An estimate as text: tables of memory, work and time, the largest leaves and where they lie."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxgen.common import sharding
 from jaxgen.planning.chips import GIB
 from jaxgen.planning.estimate import STATE, WORK, Estimate
+from jaxgen.planning.hlo import KINDS
 from jaxgen.planning.search import Found
+
+CLOCK = {"v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9, "v6e": 1.75e9}  # Hz: peak / FLOPs a cycle
 
 ABOUT = {
     "parameters": "trained networks, float32",
@@ -60,6 +63,35 @@ def work(e: Estimate) -> str:
         rows.append((f"{c['kind']} over {' x '.join(c['axes'])}", gib(c["bytes"]),
                      "a chip sends " + ", ".join(where)))  # fmt: skip
     return "work of a step, a chip\n" + table(rows)
+
+
+def compiled(e: Estimate, found: Mapping[str, Any], chip: str) -> str:
+    """The compiler's numbers beside the estimate's.
+
+    Args:
+      e: the estimate. found: see `aot.combined`. chip: its name.
+    """
+    state = sum(e.memory[kind] for kind in (*STATE, "padding"))
+    guess = {kind: sum(c["bytes"] for c in e.collectives if c["kind"] == kind) for kind in KINDS}
+    rows = [
+        ("need", e.need, found["need"], gib),
+        ("state and batch", state, found["arguments"], gib),
+        ("temporary", e.need - state, found["temporary"], gib),
+        ("products", sum(e.flops.values()), found["flops"], lambda n: f"{n / 1e12:.4g} TFLOP"),
+        *((k, guess[k], found["collectives"].get(k, 0), gib) for k in KINDS),
+    ]
+    if found["cycles"] and chip in CLOCK:
+        rows.append(("computation", e.seconds["compute"], found["cycles"] / CLOCK[chip], seconds))
+    text = [
+        (name, unit(mine), unit(its), f"{mine / its - 1:+.0%}" if its else "")
+        for name, mine, its, unit in rows
+        if mine or its
+    ]
+    head = ("", "estimate", "compiler", "difference")
+    return (
+        f"compiled in {found['seconds']:.0f} s; a chip, a step\n{table([head, *text])}\n"
+        f"  the program itself takes {gib(found['code'])} more"
+    )
 
 
 def seconds(n: float) -> str:

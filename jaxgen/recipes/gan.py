@@ -65,6 +65,7 @@ def plan_of(
             networks.init(player),
             stages.by_leaf(optimizer) if span else optimizer,
             fixed=networks.fixed[player],
+            sharding=networks.sharding[player],
         )
         phases.append(Phase(main, (player,), losses[main], skip))
         if every > 1:

@@ -20,6 +20,7 @@ import ml_collections
 from jaxgen import networks
 from jaxgen.common import params as parameters
 from jaxgen.common import rng, trees
+from jaxgen.common.sharding import DEFAULT, Rules
 from jaxgen.data import augmentations
 from jaxgen.objectives import style_mixing
 from jaxgen.objectives.growing import Span
@@ -100,6 +101,7 @@ class Networks:
     generator: Any
     discriminator: Any
     fixed: Mapping[str, tuple[str, ...]]
+    sharding: Mapping[str, Rules]
     facts: Mapping[str, Any]
     hflip: bool
     mixing: float
@@ -145,7 +147,8 @@ class Networks:
                 f"config.loss.style_mixing is {mixing}, but the generator "
                 f"{config.generator.network!r} has no styles; set it to 0"
             )
-        made = cls(g, d, fixed, facts, config.data.hflip, mixing, span, fade_real, num_ws)
+        lies = {p: getattr(m, "SHARDING", DEFAULT) for p, m in modules.items()}
+        made = cls(g, d, fixed, lies, facts, config.data.hflip, mixing, span, fade_real, num_ws)
         # A module's patterns are of both of its networks, and of all their variants.
         names = {p: trees.leaves(jax.eval_shape(made.init(p), jax.random.key(0))) for p in fixed}
         found = {

@@ -42,10 +42,15 @@ class FirstSteps:
             self._steps = before["steps"][:step] if same else []
         if len(self._steps) != step:
             return
-        losses = jax.device_get({n: x for n, x in metrics.items() if n.endswith("/loss")})
-        numbers = {n: float(x) if math.isfinite(x) else None for n, x in losses.items()}
+        values = jax.device_get(losses(metrics))
+        numbers = {n: float(x) if math.isfinite(x) else None for n, x in values.items()}
         self._steps.append({"step": step, "nimg": (step + 1) * self.batch, **numbers})
         store.write_json(self.path, {"started": self._started, "steps": self._steps})
+
+
+def losses(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The losses of the phases, of all metrics."""
+    return {name: value for name, value in record.items() if name.endswith("/loss")}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -65,8 +70,7 @@ def compare(
     rows = [
         (a["step"], name, a[name], b.get(name))
         for a, b in zip(recorded, repeated)
-        for name in a
-        if name.endswith("/loss")
+        for name in losses(a)
     ]
     scale: dict[str, float] = {}
     for _, name, value, _ in rows:

@@ -122,6 +122,7 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
     meta = dict(meta or {})
     with (
+        store.alone(workdir, log),
         Store(workdir / "checkpoints", keep=keep, verify=verify, log=log) as checkpoints,
         Store(workdir / "snapshots", verify=verify, log=log) as snapshots,
         Watchdog(workdir, watch, jax.process_index(), log) as dog,

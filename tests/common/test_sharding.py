@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgen.common import mesh as meshes
 from jaxgen.common import sharding, trees
+from jaxgen.train import stages
 
 BIG = meshes.abstract_mesh(64, fsdp=8, tensor=2)
 
@@ -163,7 +164,16 @@ def test_the_first_rule_that_is_found_counts():
     assert spec((128, 128), rules, name="net/body/w") == P("fsdp")
 
 
-@pytest.mark.parametrize("make", [optax.adam, optax.adafactor, optax.contrib.muon, optax.lion])
+OPTIMIZERS = [
+    optax.adam,
+    optax.adafactor,
+    optax.contrib.muon,
+    optax.lion,
+    lambda rate: stages.by_leaf(optax.adam(rate)),
+]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
 def test_optimizer_states_lie_like_their_params(make):
     params = {"a": {"w": jnp.zeros((128, 256))}, "w": jnp.zeros((256, 512)), "b": jnp.zeros(4)}
     rules = ((r"p/w$", (None, "fsdp")), *sharding.DEFAULT)

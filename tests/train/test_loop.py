@@ -1,10 +1,11 @@
 """Runs that are interrupted, damaged or starved end up with the numbers of an undisturbed one."""
 
 import dataclasses
+import errno
 import os
 import random
+import shutil
 import signal
-import socket
 import time
 
 import jax
@@ -215,17 +216,77 @@ def test_host_controllers_and_hooks(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
-def test_two_processes_train_as_one_and_resume_as_one(environment, undisturbed, tmp_path):
-    """Gloo on loopback: 2 processes to 800 images, then 1 process to the end."""
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        port = s.getsockname()[1]
-    args = [tmp_path, "--images", 800, "--coordinator", f"localhost:{port}", "--process_id"]
-    pair = [start(environment, *args, i) for i in range(2)]
-    texts = [p.communicate(timeout=150)[0] for p in pair]
-    assert [p.returncode for p in pair] == [0, 0], "\n".join(texts)
-    text = finish(environment, tmp_path)
-    assert "resuming at 800 images" in text
-    a, b = np.load(tmp_path / "final.npz"), np.load(undisturbed / "final.npz")
-    for name in b.files:
-        np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-4, err_msg=name)
+def test_what_was_cut_off_at_the_point_of_resuming_is_done_again(tmp_path):
+    """The checkpoint is there; its snapshot and one of two hooks were not finished."""
+    train(tmp_path, 320)
+    path = tmp_path / "snapshots" / "320"
+    shutil.rmtree(path)
+    calls = []
+    hooks = [loop.Hook(n, 160, lambda p, s, nimg, n=n: calls.append((n, nimg))) for n in "ab"]
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"nimg": 320, "time/a": 1.0}\n')
+    train(tmp_path, 320, hooks=hooks)
+    assert calls == [("b", 320)] and path.is_dir()
+    train(tmp_path, 480, hooks=hooks)
+    assert calls == [("b", 320), ("a", 480), ("b", 480)], "once each"
+    train(tmp_path / "whole", 320)
+    folders = [tmp_path / "snapshots", tmp_path / "whole" / "snapshots"]
+    with (
+        store.Store(folders[0], read_only=True) as mine,
+        store.Store(folders[1], read_only=True) as its,
+    ):
+        assert mine.sound(320) and mine.meta(320)["arrays"] == its.meta(320)["arrays"]
+        for item, shapes in its.meta(320)["arrays"].items():
+            target = {n: np.zeros(*kind) for n, kind in shapes.items()}
+            a, b = mine.restore(320, item, target), its.restore(320, item, target)
+            jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_torn_snapshot_is_taken_again(tmp_path):
+    train(tmp_path, 320)
+    (tmp_path / "snapshots" / "manifests" / "320.json").unlink()
+    lines = []
+    train(tmp_path, 320, lines=lines)
+    assert "the snapshot at 320 images was cut off: taking it now" in lines
+    with store.Store(tmp_path / "snapshots", read_only=True) as s:
+        assert s.sound(320)
+
+
+def test_a_signal_leaves_hooks_for_later(tmp_path):
+    """Of a hook that is due when the run is asked to stop."""
+    calls = []
+
+    def stop(plan, state, nimg):
+        signal.raise_signal(signal.SIGTERM)
+
+    def late(plan, state, nimg):
+        calls.append(nimg)
+
+    hooks = [loop.Hook("stop", 144, stop), loop.Hook("late", 160, late)]
+    with pytest.raises(loop.Stopped):
+        train(tmp_path, 320, hooks=hooks)
+    assert calls == []
+    train(tmp_path, 320, hooks=hooks[1:])
+    assert calls == [160, 320]
+
+
+def test_a_second_run_in_a_workdir_is_refused(environment, tmp_path):
+    with store.alone(tmp_path, print):
+        text = finish(environment, tmp_path, code=1)
+        assert f"{tmp_path} is in use by process {os.getpid()} on " in text
+    train(tmp_path, 160)
+
+
+def test_a_full_disk_reaches_the_event_files_as_an_error(tmp_path, monkeypatch):
+    """Not as a queue that fills up behind a dead thread."""
+    logs = writer.Writer(tmp_path)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logs._board._file._py_recordio_writer._writer, "write", full, raising=False)
+    monkeypatch.setattr(logs._board._file._py_recordio_writer, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        for n in range(20):
+            logs.write(n, {"a": 1.0})
+    logs.close()

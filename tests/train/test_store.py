@@ -53,6 +53,52 @@ def test_other_damage_is_found(tmp_path, how):
         assert s.newest() == 160
 
 
+def test_sums_come_before_the_commit_so_that_none_is_damage(tmp_path):
+    seen = []
+
+    class Looks(store.Store):
+        def _seal(self, entry, name):
+            super()._seal(entry, name)
+            seen.append((name, self._manifest(name).is_file(), (self.folder / name).exists()))
+
+    tree = {"x": jnp.arange(6.0)}
+    with Looks(tmp_path / "s") as s:
+        for n in (1, 2, 2):
+            s.save(n, {"a": tree}, {})
+    assert seen == [("1", True, False), ("2", True, False), ("2", True, False)]
+    (tmp_path / "s/manifests/2.json").unlink()
+    lines = []
+    with store.Store(tmp_path / "s", log=lines.append) as s:
+        with pytest.raises(
+            store.DamagedError, match=r"2\.json is missing, so .* cannot be checked"
+        ):
+            s.restore(2, "a", tree)
+        assert not s.sound(2) and not s.sound(3) and s.sound(1)
+        assert s.newest() == 1 and (tmp_path / "damaged" / "s-2").is_dir()
+
+
+def test_a_reader_leaves_a_live_run_alone(tmp_path):
+    tree = {"x": jnp.arange(6.0)}
+    with store.Store(tmp_path / "s") as s:
+        for n in (1, 2):
+            s.save(n, {"a": tree}, {})
+    going_on = tmp_path / "s" / "3.orbax-checkpoint-tmp" / "a"
+    going_on.mkdir(parents=True)
+    flip_any(tmp_path / "s" / "2")
+    with store.Store(tmp_path / "s", log=lambda text: None, read_only=True) as s:
+        assert s.newest() == 1
+        np.testing.assert_array_equal(s.restore(1, "a", tree)["x"], tree["x"])
+    assert going_on.is_dir() and (tmp_path / "s" / "2").is_dir()
+    with store.Store(tmp_path / "s", log=lambda text: None) as s:
+        s.save(3, {"a": tree}, {})
+    assert not going_on.exists(), "the run that writes cleans up"
+
+
+def flip_any(entry):
+    path = next(p for p in sorted(entry.rglob("d/*")) if p.stat().st_size)
+    path.write_bytes(bytes(b ^ 1 for b in path.read_bytes()))
+
+
 def test_snapshots_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
     plan = gan_plan()
     state, _ = train(tmp_path, plan=plan, keep=1)
