@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, default=1, help="trials at a time (default 1)")
     p.add_argument("--limit", type=float, default=300.0, help="seconds a process may take")
     p.add_argument("--out", default="runs/faults", help="folder of runs and results")
+    p.add_argument("--references", help="folder of undisturbed runs (default: --out)")
     p.add_argument("--go_on", action="store_true", help="skip the trials that --out has results of")
     p.add_argument("--keep", action="store_true", help="keep the folders of trials that went well")
     return p
@@ -127,7 +128,7 @@ def campaign(args: argparse.Namespace) -> list[dict]:
         return _shared(args, out, numbers, rows)
     child.warm()
     os.chdir(ROOT)
-    with faults.Ground(out, args.limit) as ground:
+    with faults.Ground(out, args.limit, Path(args.references or out)) as ground:
         for t in numbers:
             rows.append(trial(ground, t, order[t], args.seed, args.run, args.keep))
             write(out / "trials.csv", rows)
@@ -151,6 +152,7 @@ def _shared(
         command = [
             sys.executable, __file__, "--trials", str(args.trials), "--seed", str(args.seed),
             "--limit", str(args.limit), "--out", str(out / f"part{i}"), "--only", *own,
+            "--references", str(args.references or out),
             *(["--faults", args.faults] if args.faults else []), *["--keep"] * args.keep,
             *(["--run", args.run] if args.run else []),
         ]  # fmt: skip

@@ -9,6 +9,7 @@ all of them end at once, without the barriers of an orderly end. What they had s
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import socket
 import sys
@@ -26,6 +27,7 @@ EXPECTED = (ValueError, OSError, RuntimeError, KeyError)  # told in words, witho
 AGAIN = 75  # exit code: start all processes again (EX_TEMPFAIL; that of the watchdog, too)
 LOST = ("Gloo", "NCCL", "by peer", "heartbeat")  # in errors of a collective that lost a process
 _ending = threading.Lock()
+_meetings = itertools.count()
 FAILED = "jaxgen/failed"  # where a process leaves its last words
 
 
@@ -108,7 +110,7 @@ def join(
 ) -> None:
     """Connects this process with the others; before JAX is used for anything else.
 
-    Ends the process with exit code 2 when they have not all met after `join_seconds`.
+    Ends the process with exit code AGAIN when they have not all met after `join_seconds`.
 
     Raises:
       RuntimeError: the coordinator's port is taken, JAX is in use, or its cluster is incomplete.
@@ -183,7 +185,7 @@ def _give_up(place: Place, seconds: float) -> None:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(2)
+    os._exit(AGAIN)
 
 
 @contextlib.contextmanager
@@ -224,7 +226,8 @@ def abandon(e: BaseException) -> None:
 
     words = f"process {jax.process_index()}: {type(e).__name__}: {e}"
     if os.environ.get("JAXGEN_TRACEBACK") or not isinstance(e, EXPECTED):
-        traceback.print_exception(e)
+        with contextlib.suppress(OSError):
+            traceback.print_exception(e)
     other = _failure(client)
     if other is None:
         with contextlib.suppress(Exception):  # the coordinator may be gone
@@ -240,17 +243,20 @@ def _stop(words: str | None, other: str | None) -> None:
     import jax
 
     _ending.acquire()  # of the main thread and the listener only the first has its say
-    lost = other is None and words is not None and any(w in words for w in LOST)
-    if words is not None:
-        hint = " (another process is gone without a word; its log may say why)" if lost else ""
-        print(f"error: {words}{hint}", file=sys.stderr)
-    if other is not None:
-        print(f"error: stopped, because another process failed: {other}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if jax.process_index() == 0:  # the others read it from this one
-        time.sleep(3 * POLL_SECONDS)
-    os._exit(AGAIN if lost else 2)
+    lost = any(w in (other or words or "") for w in LOST)
+    try:
+        if words is not None:
+            gone = lost and other is None
+            hint = " (another process is gone without a word; its log may say why)" if gone else ""
+            print(f"error: {words}{hint}", file=sys.stderr)
+        if other is not None:
+            print(f"error: stopped, because another process failed: {other}", file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        if jax.process_index() == 0:  # the others read it from this one
+            time.sleep(3 * POLL_SECONDS)
+    finally:  # even when nobody reads what is printed any more
+        os._exit(AGAIN if lost else 2)
 
 
 def _failure(client: Any) -> str | None:
@@ -278,6 +284,17 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
+def meet() -> None:
+    """Waits for all processes, on no device; each must call it as often as the others.
+
+    Where one may be minutes later than another (data, compilers): collectives themselves do not
+    wait for long, those of CPUs (gloo) 30 s when they are set up.
+    """
+    client = _client()
+    if client is not None:
+        client.wait_at_barrier(f"jaxgen/meet/{next(_meetings)}", END_SECONDS * 1000)
+
+
 def fetch(tree: Any) -> Any:
     """Whole arrays on the host, of arrays that may be spread over processes; all must call it."""
     import jax
@@ -296,6 +313,7 @@ def check_same(what: str, digest: str) -> None:
 
     if jax.process_count() == 1:
         return
+    meet()
     mine = np.frombuffer(bytes.fromhex(digest)[:8], np.uint32)
     found = multihost_utils.process_allgather(mine)
     other = [i for i, row in enumerate(found) if (row != found[0]).any()]

@@ -330,6 +330,7 @@ class _Run:
         step = steps.jit_step(
             self.plan, state, batch=self.batch, mesh=self.mesh, microbatches=self.microbatches
         ).compile(state, batch, frozen, key)
+        processes.meet()
         self.log(f"compiled in {step.trace_seconds + step.compile_seconds:.1f} s")
         return step
 

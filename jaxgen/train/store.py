@@ -6,10 +6,9 @@ not notice flipped bytes, so right before the rename the first process writes
 nothing is read before its files have been checked. Arrays are kept flat, under their names; a
 restore always has a target, and names are compared first.
 
-A save holds the caller up only while it takes hold of the arrays' values; setting Orbax up, which
-costs Orbax tens of milliseconds, is done in a thread, too. Not so with several processes, whose
-barriers have to come in one order with the steps' collectives, nor with split arrays, which Orbax
-writes shard by shard.
+A save holds its caller up only while it takes hold of the arrays' values; Orbax, which needs tens
+of milliseconds to start, is started in a thread. Not so with several processes, whose barriers have
+to come in one order with the steps' collectives, nor with split arrays, which it writes by shards.
 
 Only this file knows Orbax.
 """
@@ -138,7 +137,7 @@ class Store:
         self.read_only = read_only
         self.log = log
         self._pending: int | None = None
-        self._thread: threading.Thread | None = None  # that does all of a save
+        self._thread: threading.Thread | None = None  # that starts the pending save
         self._error: Exception | None = None  # what it met
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         self._manager = ocp.CheckpointManager(
@@ -182,16 +181,15 @@ class Store:
         is written, the host holds a copy of the arrays (on CPU they are shared until donated).
 
         Raises:
-          SaveError: this entry, or the one before it, could not be written.
+          SaveError: this entry (unless a thread starts it), or the one before it, could not be
+          written.
         """
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        self._pending, self._error, self._thread = number, None, None
         if jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items))):
-            items = jax.device_get(jax.tree.map(_own, dict(items)))
-            work = (number, items, dict(meta))
-            self._thread = threading.Thread(target=self._in_thread, args=work, daemon=True)
+            work = number, jax.device_get(jax.tree.map(_own, dict(items))), dict(meta)
+            self._thread = threading.Thread(target=self._try_start, args=work, daemon=True)
             self._thread.start()
         else:
             try:
@@ -199,10 +197,11 @@ class Store:
             except Exception as e:
                 self._pending = None
                 raise self.failure(f"{self.folder / str(number)}", e, number) from e
+        self._pending = number
         return time.perf_counter() - start
 
     def _start(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
-        """Orbax's part of a save that it does before it returns."""
+        """What Orbax does of a save before it goes on in threads of its own."""
         flat = {k: _flat(t) for k, t in items.items()}
         arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
         args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
@@ -214,10 +213,9 @@ class Store:
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
 
-    def _in_thread(self, *work: Any) -> None:
+    def _try_start(self, *work: Any) -> None:
         try:
             self._start(*work)
-            self._manager.wait_until_finished()
         except Exception as e:
             self._error = e
 
@@ -230,14 +228,19 @@ class Store:
             return
         number, self._pending = self._pending, None
         try:
-            if self._thread is None:
-                self._manager.wait_until_finished()
-            else:
+            if self._thread is not None:
                 self._thread.join()
-                if self._error is not None:
-                    raise self._error
+                (error, self._error), self._thread = (self._error, None), None
+                if error is not None:
+                    raise error
+            self._manager.wait_until_finished()
         except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
+
+    def done(self) -> bool:
+        """Whether nothing is being written; `wait` then returns at once."""
+        starting = self._thread is not None and self._thread.is_alive()
+        return self._pending is None or not (starting or self._manager.is_saving_in_progress())
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
@@ -368,7 +371,7 @@ class Store:
 
 
 def _own(x: Any) -> Any:
-    """A numpy array that its owner may change is copied; jax's cannot be changed."""
+    """A numpy array, which may be changed by its owner, is copied; jax's cannot be changed."""
     return x.copy() if isinstance(x, np.ndarray) else x
 
 

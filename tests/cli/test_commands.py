@@ -71,7 +71,7 @@ def test_allowed_changes_go_on(run, tmp_path, capsys):
     assert "data: <digits train: 600 of 8x8x1" in text
     saved = json.loads((copy / "config.json").read_text())
     assert saved["config"]["images"] == "96" and saved["facts"]["length"] == 600
-    assert saved["history"] == ["  images: 64 -> 96", "  data.limit: 0 -> 600"]
+    assert saved["history"] == ["images: 64 -> 96", "data.limit: 0 -> 600"]
     text = call(capsys, *args, "--config.data.limit=1300", "--allow_changes", code=2)
     assert "the train split has 1200 images, config.data.limit is 1300; set it to 1..1200" in text
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,8 +18,8 @@ import faults  # noqa: E402
 
 SHORT = (
     "kill: any moment", "kill: in a step", "kill: in a prefetch", "kill: in a checkpoint",
-    "kill: in a snapshot", "kill: at a commit", "SIGTERM", "flipped bit", "bad image",
-    "stalled read",
+    "kill: in a snapshot", "kill: at a commit", "SIGTERM", "flipped bit", "deleted checksums",
+    "bad image",
 )  # fmt: skip
 
 
@@ -28,7 +29,8 @@ def test_ten_trials(tmp_path):
         sys.executable, ROOT / "scripts" / "fault_campaign.py", "--trials", "10", "--seed", "7",
         "--run", "gan", "--faults", ",".join(SHORT), "--out", tmp_path,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    quick = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # and one device
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580, env=quick)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "trials.csv").open() as f:
         rows = list(csv.DictReader(f))
@@ -36,7 +38,7 @@ def test_ten_trials(tmp_path):
     assert all(r["resumed"] == r["exact"] == "1" and r["hung"] == "0" for r in rows), done.stdout
     hurt = [r for r in rows if r["ended"] != "exit 0"]
     assert len(hurt) >= 7, f"faults that came after the end hurt nobody: {done.stdout}"
-    assert {"SIGKILL", "exit 143", "exit 75", "exit 2"} <= {r["ended"] for r in rows}, done.stdout
+    assert {"SIGKILL", "exit 143", "exit 2"} <= {r["ended"] for r in rows}, done.stdout
     assert [r["lost_steps"] for r in rows if r["fault"] == "SIGTERM"] == ["0"]
 
 

@@ -52,7 +52,11 @@ def pair(*args, second=()):
 
 
 def finish(*running, code=0):
-    texts = [p.communicate(timeout=300)[0] for p in running]
+    try:
+        texts = [p.communicate(timeout=300)[0] for p in running]
+    finally:
+        for p in running:
+            p.kill()
     assert [p.returncode for p in running] == [code] * len(running), "\n\n".join(texts)
     return texts
 
@@ -142,7 +146,8 @@ def test_parameters_and_batches_spread_over_processes(tmp_path, axis):
 
 def test_who_does_not_come_is_missed(tmp_path):
     where = ["--coordinator", "localhost:1", "--num_processes", 2, "--process_id", 1]
-    (text,) = finish(start(1, *CONFIG, "--workdir", tmp_path, *where, "--join_timeout", 2), code=2)
+    late = start(1, *CONFIG, "--workdir", tmp_path, *where, "--join_timeout", 2)
+    (text,) = finish(late, code=processes.AGAIN)
     assert "process 1 of 2 (at localhost:1): not all processes have met after 2 s" in text
     assert "localhost:1 does not answer" in text and "--join_timeout" in text
 
