@@ -1,4 +1,4 @@
-"""Measuring for benchmarks: spreads, a machine's ceiling, memory. FLOPs: jaxgen/planning/flops.py."""
+"""Measuring for benchmarks: spreads, a machine's ceiling, memory (FLOPs: planning/flops.py)."""
 
 import math
 import os

@@ -120,24 +120,34 @@ class Planning:
         )
 
     def estimate(self, settings: Mapping[str, Any] | None = None) -> Any:
-        """With some settings changed; the config keeps them."""
+        """Of the config, with some settings changed for this once."""
+        from ml_collections import ConfigDict
+
         from jaxgen.common import units
         from jaxgen.planning import estimate
 
+        config = ConfigDict(self.config.to_dict())
         for name, value in (settings or {}).items():
             *path, last = name.split(".")
-            node = self.config
+            node = config
             for part in path:
                 node = node[part]
             node[last] = value
+        changed = dataclasses.replace(self, config=config)
         return estimate.estimate(
-            self.plan(),
+            changed.plan(),
             self.topology,
-            self.mesh(),
-            self.data(),
-            microbatches=self.config.microbatches,
-            images=units.images(self.config.images),
+            changed.mesh(),
+            changed.data(),
+            microbatches=config.microbatches,
+            images=units.images(config.images),
         )
+
+    def other_remat(self) -> Any:
+        """The estimate with model.remat switched; None where the config has no such key."""
+        if "model.remat" not in (now := self.settings()):
+            return None
+        return self.estimate({"model.remat": not now["model.remat"]})
 
     def settings(self) -> dict[str, Any]:
         """The present values of what a search changes."""
@@ -228,10 +238,15 @@ def main(argv: list[str]) -> int:
         measured = here.measure(plan, real, planning.data(), microbatches=config.microbatches)
     state = estimate.arguments(plan, mesh, planning.data())[0]
     print(report.layout(state))
+    other = planning.other_remat()
     print(report.memory(found, measured and measured.need))
+    if other:
+        print(report.remat(other, config.model.remat))
     print(report.work(found))
     print(report.time(found, measured and measured.seconds))
     results = {"config": json.loads(config.to_json()), "facts": facts, "estimate": found.json()}
+    if other:
+        results["other_remat"] = other.json()
     if measured:
         results["measured"] = dataclasses.asdict(measured)
     fits = found.fits

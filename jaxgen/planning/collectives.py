@@ -1,10 +1,10 @@
 """What chips send each other in a step, by kind, from where the parameters lie.
 
-Of a leaf of n bytes that is split over fsdp, every program that reads it in a product gathers it
-(all-gather), and every program that trains it leaves a sum over the devices of which each keeps its
-part (reduce-scatter over fsdp, all-reduce of the part over data). A whole leaf's gradient is summed
-over both (all-reduce). With microbatches, each of them does so. A leaf that is split over tensor
-leaves partial sums of activations (all-reduce over tensor).
+Of a leaf of n bytes that is split over fsdp, every product that reads it gathers it (all-gather, in
+the forward and in the backward pass), and every program that trains it leaves a sum over the
+devices of which each keeps its part (reduce-scatter over fsdp, all-reduce of the part over data). A
+whole leaf's gradient is summed over both (all-reduce). With microbatches, each of them does so. A
+leaf that is split over tensor leaves partial sums of activations (all-reduce over tensor).
 """
 
 import dataclasses
@@ -82,9 +82,10 @@ def total(found: Sequence[Traffic]) -> list[Traffic]:
 
 @dataclasses.dataclass
 class Use:
-    """How a program uses a leaf: itemsize of what products read, if any does; their results."""
+    """How a program uses a leaf: itemsize of what products read, how many do, their results."""
 
     itemsize: int = 0
+    reads: int = 0
     outputs: list[int] = dataclasses.field(default_factory=list)
 
 
@@ -100,12 +101,14 @@ def uses(program: Program, leaves: Mapping[int, str]) -> dict[str, Use]:
                 inside = {b: owner[v] for b, v in zip(body.inputs, given) if v in owner}
                 for name, use in uses(body, inside).items():
                     found[name].itemsize = max(found[name].itemsize, use.itemsize)
+                    found[name].reads += use.reads
                     found[name].outputs += use.outputs
             continue
         if op.name in PRODUCTS:
             for v in own:
                 use, out = found[owner[v]], program.values[op.outs[0]]
                 use.itemsize = max(use.itemsize, np.dtype(program.values[v].dtype).itemsize)
+                use.reads += 1
                 if out.batch:
                     use.outputs.append(out.nbytes)
             continue
@@ -142,7 +145,7 @@ def of_part(
         elements = leaf.size / (sizes["tensor"] if "tensor" in over else 1)
         itemsize = use.itemsize or leaf.dtype.itemsize
         if "fsdp" in over and use.itemsize:
-            add("all-gather", elements * itemsize, ("fsdp",))
+            add("all-gather", elements * itemsize * use.reads, ("fsdp",))
         if name.split("/")[1] in trained:
             if "fsdp" in over:
                 add("reduce-scatter", elements * itemsize, ("fsdp",))

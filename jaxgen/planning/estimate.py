@@ -24,9 +24,9 @@ class Estimate:
 
     memory: kind -> bytes at the fullest moment: STATE is what the step is given, WORK what it makes
     (activations kept for the backward pass, gathered or cast weights, gradients), "padding" what
-    tiles add to STATE. need: their sum. traffic: bytes between HBM and the chip. seconds: of a step,
-    "compute" and "collectives" apart. programs: the same by program. mfu: products, with what remat
-    repeats, as a share of the peak.
+    tiles add to STATE. need: their sum. traffic: bytes between HBM and the chip. seconds: of a
+    step, "compute" and "collectives" apart. programs: the same by program. mfu: products, with what
+    remat repeats, as a share of the peak.
     """
 
     topology: str

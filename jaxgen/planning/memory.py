@@ -5,6 +5,8 @@ The model of the compiler, in the order of the trace (docs/planning.md: how near
 - Elementwise operations are computed inside of the kernels that read them, again in each, unless
   that reads more bytes than the result has and is done twice or after the next product.
 - Products, reductions and loops store their results, concatenations their operands.
+- Parameters that lie in parts (fsdp) are gathered for each product that reads them, the next
+  product's at the same time, and dropped after it. Products then read operands that are stored.
 - A value is held from its operation to the last kernel that reads it.
 - New parameters, optimizer and averages take the place of the old ones, as what a loop carries.
 """
@@ -22,6 +24,7 @@ from jaxgen.planning.program import PRODUCTS, Op, Program, Value
 LANES = 128
 SMALLEST = 512  # bytes of an array on a TPU
 SMALL = 4096  # bytes that any kernel may read beside
+AHEAD = 2  # gathered parameters at a time: those in use and the next
 KINDS = ("activations", "weights", "gradients")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
 STORED = (
@@ -65,8 +68,8 @@ class Peak:
     """The most bytes that a program holds beside its arguments, by kind.
 
     activations: scale with the batch. weights: parameters in the form that products read.
-    gradients: what products leave of them, and updates. traffic: bytes that all kernels read and write;
-    seconds: that they take.
+    gradients: what products leave of them, and updates. traffic: bytes that all kernels read and
+    write; seconds: that they take.
     """
 
     activations: int = 0
@@ -87,7 +90,7 @@ class Rules:
 
     size: bytes of a value. split: the part of a value without the batch that one chip keeps, as a
     share of 1 (fsdp). seconds: of a kernel, from its operation, dtype and bytes. gathered: whether
-    products read parameters that are gathered first. into_products: whether products compute
+    products read parameters that are gathered for them. into_products: whether products compute
     elementwise operands themselves.
     """
 
@@ -148,10 +151,8 @@ class _Stored:
             op = self.program.ops[r]
             if op.inner or op.name in STORED or op.name == "concatenate":
                 return False
-            if op.name in PRODUCTS:
-                whole = self.rules.gathered and not self.program.values[v].batch
-                if whole or not self.rules.into_products:
-                    return False
+            if op.name in PRODUCTS and (self.rules.gathered or not self.rules.into_products):
+                return False
         return True
 
     def _needs(self) -> tuple[list[int], list[bool]]:
@@ -184,11 +185,13 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
     now, best, traffic, seconds = Peak(), Peak(), 0, 0.0
 
     def size_of(v: int) -> tuple[str, int]:
+        size = rules.size(values[v])
         if values[v].batch:
-            return "activations", rules.size(values[v])
+            return "activations", size
+        part = round(size * rules.split(values[v]))
         if stored.weight[v]:
-            return "weights", rules.size(values[v])
-        return "gradients", round(rules.size(values[v]) * rules.split(values[v]))
+            return "weights", part if rules.gathered else size
+        return "gradients", part
 
     for i, op in enumerate(program.ops):
         if not stored.kernel(op):
@@ -201,6 +204,10 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
                 ends[stored.last[v]].append(v)
         inner = [peak(body, rules, body.outputs) for body in op.inner]
         extra = max(inner, key=lambda p: p.total, default=Peak())
+        whole = 0
+        if rules.gathered and op.name in PRODUCTS:
+            whole = sum(rules.size(values[v]) for v in set(op.ins) if not values[v].batch)
+            extra = Peak(weights=AHEAD * whole)
         if now.total + extra.total > best.total:
             best = Peak(*(getattr(now, k) + getattr(extra, k) for k in KINDS))
         for v in ends[i]:
@@ -211,7 +218,7 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
             traffic += op.times * dearest.traffic
             seconds += op.times * dearest.seconds
             continue
-        moved = sum(size_of(v)[1] for v in {*stored.sources(op), *made})
+        moved = whole + sum(size_of(v)[1] for v in {*stored.sources(op), *made})
         dtype = np.dtype(values[op.ins[0]].dtype).name if op.flops else ""
         traffic += moved
         seconds += rules.seconds(op, dtype, moved)

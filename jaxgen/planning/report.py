@@ -53,6 +53,15 @@ def memory(e: Estimate, measured: int | None = None) -> str:
     return "memory of a chip\n" + table(rows)
 
 
+def remat(other: Estimate, on: bool) -> str:
+    """The line of the same run with remat switched; on: whether it is on now."""
+    return (
+        f"  {'without' if on else 'with'} --config.model.remat=true: activations "
+        f"{gib(other.memory['activations'])}, need {gib(other.need)}, step "
+        f"{seconds(other.seconds['step'])}"
+    )
+
+
 def work(e: Estimate) -> str:
     """FLOPs, bytes and collectives of a step and a chip."""
     rows = [(f"products, {n}", f"{x / 1e12:.4g} TFLOP", "") for n, x in sorted(e.flops.items())]

@@ -23,6 +23,7 @@ ASSUMPTIONS = (
     "channels are filled up to the matrix unit's width (128, v6e and later 256; GPUs 64)",
     f"collectives hide behind at most {OVERLAP:.0%} of the computation",
     "input, logs and checkpoints take no time",
+    "the compiled program comes on top of the memory (0.3 GiB for a U-Net)",
 )
 
 

@@ -41,7 +41,7 @@ def candidates(
     """
     tensor = now.get("mesh.tensor", 1)
     room = chips // tensor // slices
-    widths = [d for d in divisors(room) if d & (d - 1) == 0 or d == near or d == room]
+    widths = [d for d in divisors(room) if d & (d - 1) == 0 or d in (near, room)]
     widths = sorted({w for w in widths if w <= max(near // tensor, 1)} | {now["mesh.fsdp"]})
     if len(widths) > 4:  # none, the config's, a node or a slice, one between
         middle = widths[len(widths) // 2]

@@ -103,7 +103,7 @@ def test_tiles():
 
 
 def test_collectives_are_those_of_the_compiled_step():
-    """Sums in which every weight takes part: gathered as often, summed once."""
+    """Every weight is gathered for the forward and the backward pass, its gradient summed once."""
     plan, mesh = nets.plan(), meshes.make_mesh(1, 8)
     args = estimate.arguments(plan, mesh, nets.structs(256))
     step = steps.jit_step(plan, args[0], batch=256, mesh=mesh).compile(*args)
@@ -111,7 +111,8 @@ def test_collectives_are_those_of_the_compiled_step():
     size = lambda test: sum(c.bytes * c.runs for c in found if c.bytes >= 2**12 and test(c))
     weights = nets.LAYERS * nets.WIDTH**2 * 4
     got = {c["kind"]: c["bytes"] for c in estimated(fsdp=8, data=1).collectives}
-    assert got["all-gather"] == got["reduce-scatter"] == weights
+    assert got["reduce-scatter"] == weights
+    assert got["all-gather"] == weights * (2 * nets.LAYERS - 1) / nets.LAYERS  # no first image's
     assert weights <= size(lambda c: c.kind == "all-gather") <= 2 * weights
     assert size(lambda c: c.kind == "reduce-scatter" or c.sliced) == weights
 
