@@ -80,6 +80,8 @@ def several(args: argparse.Namespace) -> Iterator[None]:
         yield
 
 
+SAVED = ("config", "facts", "command")  # what config.json holds
+
 # By default XLA (jaxlib 0.10) gives a CPU's convolutions to YNNPACK, which uses one core for most
 # of them and takes three times as long for gradients of weights as Eigen. And it merges what remat
 # computes again with what was computed before, so that remat saves nothing.
@@ -166,11 +168,22 @@ def as_tuples(value: Any) -> Any:
 
 
 def read_saved(workdir: str | Path) -> dict[str, Any] | None:
-    """The run's config.json: {"config", "facts", "command", ...}, or None."""
+    """The run's config.json: {"config", "facts", "command", ...}, or None.
+
+    Raises:
+      ValueError: damaged; names the file.
+    """
     path = Path(workdir) / "config.json"
     if not path.is_file():
         return None
-    return as_tuples(json.loads(path.read_text()))
+    try:
+        saved = as_tuples(json.loads(path.read_text()))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{path} is damaged: {e}") from e
+    kinds = {k: type(saved.get(k)) if isinstance(saved, dict) else None for k in SAVED}
+    if set(kinds.values()) != {dict}:
+        raise ValueError(f"{path} is no config of a run: it has no objects {', '.join(SAVED)}")
+    return saved
 
 
 def source_facts(source: Any, config: Any) -> dict[str, Any]:
@@ -234,7 +247,7 @@ class Run:
         """Reads the config and builds its last plan.
 
         Raises:
-          ValueError: the folder holds no run.
+          ValueError: the folder holds no run, or a config of which none can be built.
         """
         from ml_collections import ConfigDict
 
@@ -246,9 +259,14 @@ class Run:
                 f"{workdir} holds no run (no config.json); --workdir is the folder given to "
                 "jaxgen train"
             )
-        config = ConfigDict(saved["config"])
-        plan = last_stage(recipes.build(config, saved["facts"]))
-        return cls(Path(workdir), config, saved["facts"], plan, reading_mesh(config), verify)
+        try:
+            config = ConfigDict(saved["config"])
+            plan = last_stage(recipes.build(config, saved["facts"]))
+            mesh = reading_mesh(config)
+        except Exception as e:  # a damaged file may hold anything
+            path = Path(workdir) / "config.json"
+            raise ValueError(f"{path}: no run can be made of it: {e or type(e).__name__}") from e
+        return cls(Path(workdir), config, saved["facts"], plan, mesh, verify)
 
     def held_out(self) -> Any:
         """The test split, for plans that sample from data; None when they do not.

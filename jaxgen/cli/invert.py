@@ -163,27 +163,11 @@ def read(paths: list[str], shape: tuple[int, ...]) -> Any:
       ValueError: no pictures, or others.
     """
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
 
     from jaxgen.common import units
+    from jaxgen.data import images
 
-    h, w, c = shape
-    if (mode := {1: "L", 3: "RGB"}.get(c)) is None:
-        raise ValueError(f"images or measurements of shape {shape} (h, w, c) are no pictures")
-    found = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                if (image.mode, image.size) != (mode, (w, h)):
-                    raise ValueError(
-                        f"{path} has {image.width}x{image.height} pixels of mode {image.mode}, "
-                        f"{w}x{h} of mode {mode} are needed; crop, resize and convert it"
-                    )
-                found.append(np.asarray(image).reshape(shape))
-        except FileNotFoundError:
-            raise ValueError(f"there is no file {path}") from None
-        except (UnidentifiedImageError, OSError) as e:
-            raise ValueError(f"{path} is no picture: {e}") from e
+    found = [images.read_exact(path, shape) for path in paths]
     return np.asarray(units.from_uint8(np.stack(found)))
 
 

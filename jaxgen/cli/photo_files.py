@@ -4,7 +4,6 @@ A photo is read so that it stands upright, as its EXIF orientation says, and is 
 is written: pixels are stored as they were, under the same orientation.
 """
 
-import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jaxgen.data import images
 
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF",
@@ -105,14 +106,13 @@ def read(path: Path) -> Photo:
 
     Raises:
       OSError: unreadable; names the file.
-      ValueError: more than 8 bits a channel, several pages, or colours that are neither grey nor
-        RGB.
+      ValueError: more than 8 bits a channel, several pages, colours that are neither grey nor
+        RGB, or too many pixels.
     """
-    from PIL import Image
-
     try:
+        images.check_file(path)
         data = path.read_bytes()  # Pillow does not turn all TIFFs that it maps into memory
-        with Image.open(io.BytesIO(data)) as image:
+        with images.opened(data, sorted(set(SUFFIXES.values()))) as image:
             _check(image)
             exif = image.getexif()  # before a TIFF is decoded, which turns it
             orientation = exif.get(ORIENTATION, 1)

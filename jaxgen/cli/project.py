@@ -66,27 +66,11 @@ def read_target(path: str, shape: tuple[int, int, int]) -> Any:
       ValueError: no picture, or another size or mode than the run's images have.
     """
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
 
     from jaxgen.common import units
+    from jaxgen.data import images
 
-    h, w, c = shape
-    mode = {1: "L", 3: "RGB"}.get(c)
-    if mode is None:
-        raise ValueError(f"this run makes images of {c} channels, which are no pictures")
-    try:
-        with Image.open(path) as found:
-            if found.mode != mode or found.size != (w, h):
-                raise ValueError(
-                    f"{path} has {found.size[0]}x{found.size[1]} pixels of mode {found.mode}, this "
-                    f"run makes {w}x{h} of mode {mode}; crop, resize and convert it"
-                )
-            x = np.asarray(found).reshape(h, w, c)
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (UnidentifiedImageError, OSError) as e:
-        raise ValueError(f"{path} is no picture: {e}") from e
-    return np.asarray(units.from_uint8(x))
+    return np.asarray(units.from_uint8(images.read_exact(path, shape)))
 
 
 def net_of(run: common.Run, name: str | None) -> Any:

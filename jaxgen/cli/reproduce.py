@@ -135,6 +135,8 @@ def read(path: str | Path) -> tuple[dict, list, dict]:
     Raises:
       ValueError: no such file, or one without first steps.
     """
+    from jaxgen.train import firsts
+
     path = Path(path)
     path = path / "results.json" if path.is_dir() else path
     if not path.is_file():
@@ -145,12 +147,20 @@ def read(path: str | Path) -> tuple[dict, list, dict]:
     try:
         saved = json.loads(path.read_text())
         started, steps = saved.get("started"), saved.get("first_steps")
-    except (ValueError, AttributeError) as e:
+    except (ValueError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path} is not the results.json of a run: {e}") from e
     if not started or not steps:
         raise ValueError(
             f"{path} has no record of the run's first steps: it is of an older version, or the run "
             "went on from weights that had been trained before"
+        )
+    kinds = {"config": dict, "versions": dict, "data_fingerprint": str}
+    parts = [(saved, "config", dict), (saved, "last", dict)]
+    parts += [(started, k, v) for k, v in kinds.items()]
+    wrong = [k for x, k, kind in parts if not isinstance(x, dict) or not isinstance(x.get(k), kind)]
+    if wrong or not firsts.are_steps(steps):
+        raise ValueError(
+            f"{path} is damaged: {', '.join(wrong) or 'its first steps'} are not what a run writes"
         )
     return started, steps, saved
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from jaxgen.common import npz
 from jaxgen.data.source import ArraySource, Source, split_off
 
 
@@ -17,13 +18,8 @@ def load_npz(where: str, split: str, *, holdout: float = 0.1, dtype: str = "uint
     vectors. A fixed `holdout` of it (0..1) is the test split.
     """
     path = pathlib.Path(where)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels = _entry(file, "image", path), _entry(file, "label", path)
-    except FileNotFoundError:
-        raise
-    except Exception as e:
-        raise ValueError(f"{path}: not a readable .npz file of arrays ({e})") from e
+    found = npz.read(path, ("image", "images", "label", "labels"))
+    images, labels = _entry(found, "image", path), _entry(found, "label", path)
     if images is None:
         raise ValueError(f"{path}: has no array 'image' or 'images'; save one with np.savez")
     if images.ndim == 3:
@@ -37,11 +33,11 @@ def load_npz(where: str, split: str, *, holdout: float = 0.1, dtype: str = "uint
     return split_off(ArraySource(images, labels, name=path.stem), split, holdout)
 
 
-def _entry(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> np.ndarray | None:
-    names = [n for n in (name, name + "s") if n in file.files]
+def _entry(found: dict[str, np.ndarray], name: str, path: pathlib.Path) -> np.ndarray | None:
+    names = [n for n in (name, name + "s") if n in found]
     if len(names) > 1:
-        raise ValueError(f"has both {names[0]!r} and {names[1]!r}")
-    return file[names[0]] if names else None
+        raise ValueError(f"{path}: has both {names[0]!r} and {names[1]!r}")
+    return found[names[0]] if names else None
 
 
 def load_sheets(where: str, split: str, *, tile: int = 32, holdout: float = 0.1) -> Source:
@@ -69,12 +65,12 @@ def load_sheets(where: str, split: str, *, tile: int = 32, holdout: float = 0.1)
     images = np.concatenate(tiles)
     labels = label_dim = None
     if (root / "labels.npz").is_file():
-        with np.load(root / "labels.npz", allow_pickle=False) as file:
-            if prefix not in file.files:
-                raise ValueError(f"{root / 'labels.npz'}: no array {prefix!r}, got {file.files}")
-            labels = file[prefix][: len(images)]
-            if labels.ndim == 1:
-                label_dim = 1 + max(int(file[s].max()) for s in file.files if s in sheets)
+        file = npz.read(root / "labels.npz")
+        if prefix not in file or not file[prefix].ndim:
+            raise ValueError(f"{root / 'labels.npz'}: no array {prefix!r}, got {sorted(file)}")
+        labels = file[prefix][: len(images)]
+        if labels.ndim == 1 and labels.dtype.kind in "iu":
+            label_dim = 1 + max(int(file[s].max(initial=0)) for s in file if s in sheets)
         if len(labels) <= len(images) - len(tiles[-1]):
             raise ValueError(
                 f"{root}: {len(labels)} {prefix} labels for {len(images)} tiles of {tile} pixels; "

@@ -18,13 +18,17 @@ def scan(folder: str | pathlib.Path, given: str | pathlib.Path = "") -> tuple[li
 
     Raises:
       FileNotFoundError: no such folder, or no image in it.
-      ValueError: labels that do not fit.
+      ValueError: labels that do not fit; a folder that links show twice.
     """
     root = pathlib.Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
-    files = []
+    files, seen = [], {}
     for where, folders, names in os.walk(root, followlinks=True):
+        found = os.stat(where)
+        first = seen.setdefault((found.st_dev, found.st_ino), where)
+        if first is not where:  # links in a circle never end, and others show images twice
+            raise ValueError(f"{where} is the same folder as {first}; remove the link")
         folders[:] = [d for d in folders if not d.startswith(".")]
         for name in names:
             if name.lower().endswith(images.SUFFIXES) and not name.startswith("."):

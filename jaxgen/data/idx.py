@@ -3,9 +3,12 @@
 import gzip
 import math
 import pathlib
+import zlib
+from typing import IO
 
 import numpy as np
 
+from jaxgen.common import npz
 from jaxgen.data.source import ArraySource, Source
 
 _STEM = {"train": "train", "test": "t10k"}
@@ -15,28 +18,45 @@ def read(path: str | pathlib.Path) -> np.ndarray:
     """The uint8 array of an IDX file (magic 00 00 08 ndim, then sizes as big-endian uint32).
 
     Raises:
-      ValueError: not such a file, or its length does not fit its sizes.
+      ValueError: not such a file, its length does not fit its sizes, or a gzip that unpacks to more
+        than npz.UNPACKED bytes and npz.RATIO times its size.
       OSError: unreadable or damaged gzip.
     """
-    data = pathlib.Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
+    size = pathlib.Path(path).stat().st_size
+    with open(path, "rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        f = gzip.GzipFile(fileobj=plain) if packed else plain
         try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, ValueError) as e:
+            head = f.read(4)
+            if head[:3] != b"\x00\x00\x08" or len(head) < 4 or head[3] > 8:
+                raise ValueError(
+                    f"{path}: an IDX file of bytes begins with 00 00 08, got {head[:3].hex(' ')!r}"
+                    f" and {head[3:].hex() or 'no'} dimensions"
+                )
+            ndim = head[3]
+            sizes = _take(f, 4 * ndim)
+            shape = tuple(int(n) for n in np.frombuffer(sizes.ljust(4 * ndim, b"\0"), ">u4"))
+            wanted = math.prod(shape)
+            limit = max(npz.UNPACKED, npz.RATIO * size) if packed else size
+            body = _take(f, wanted + 1) if wanted <= limit else b""
+        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
             raise OSError(f"{path}: damaged gzip file ({e}); get it again") from e
-    if data[:3] != b"\x00\x00\x08" or len(data) < 4:
+    if len(sizes) < 4 * ndim or len(body) != wanted:
         raise ValueError(
-            f"{path}: an IDX file of bytes begins with 00 00 08, got {data[:3].hex(' ')!r}"
-        )
-    ndim = data[3]
-    shape = tuple(int(n) for n in np.frombuffer(data[4 : 4 + 4 * ndim], ">u4"))
-    body = data[4 + 4 * ndim :]
-    if len(shape) != ndim or len(body) != math.prod(shape):
-        raise ValueError(
-            f"{path}: the header says {shape} = {math.prod(shape)} bytes, got {len(body)}; "
-            "the file is cut or damaged, get it again"
+            f"{path}: the header says {shape} = {wanted} bytes, got "
+            + (f"{len(body)}" if wanted <= limit else f"a file of {size}")
+            + "; the file is cut or damaged, get it again"
         )
     return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _take(f: IO[bytes], n: int) -> bytes:
+    """So many bytes, or what there is of them; nothing is allocated beforehand."""
+    found = bytearray()
+    while part := f.read(min(n - len(found), 1 << 20)):
+        found += part
+    return bytes(found)
 
 
 def find(where: str | pathlib.Path, split: str, what: str) -> pathlib.Path | None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen.data.source import CLASSES
+
 _HEADERS = ("file", "filename", "path", "image")
 
 
@@ -66,7 +68,7 @@ def from_file(path: pathlib.Path, files: Sequence[str]) -> Labels:
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = _read_json(text) if path.suffix.lower() == ".json" else _read_csv(text)
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, csv.Error, RecursionError) as e:
         raise ValueError(
             f"{path}: not labels ({e}); a CSV has rows file,label and a JSON "
             '{"file": label, ...} or {"labels": [["file", label], ...]}'
@@ -112,6 +114,8 @@ def _read_json(text: str) -> list[tuple[str, Any]]:
 
 
 def _posix(name: str) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"a file's name is a text, got {str(name)[:40]}")
     return name.strip().replace("\\", "/").removeprefix("./")
 
 
@@ -123,10 +127,12 @@ def _from_values(values: list[Any], where: str) -> Labels:
     if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         if min(values) < 0:
             raise ValueError(f"{where}: class numbers must not be negative, got {min(values)}")
+        if max(values) >= CLASSES:
+            raise ValueError(f"{where}: class numbers must be below {CLASSES}")
         return Labels("class", np.array(values, np.int32), max(values) + 1)
     try:
         array = np.array(values, np.float32).reshape(len(values), -1)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, OverflowError, RecursionError) as e:
         raise ValueError(
             f"{where}: labels must be all class numbers, all class names, or all lists of numbers "
             "of one length"

@@ -145,7 +145,7 @@ def _encode(job: _Job) -> bytes:
         return job.path.read_bytes()
     from PIL import Image, ImageOps
 
-    with Image.open(job.path) as image:
+    with images.opened(job.path) as image:
         h, w = job.size
         image = ImageOps.exif_transpose(image) if job.turn else image
         image = images.flatten(image, job.channels)

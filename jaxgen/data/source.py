@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+CLASSES = 1_000_000  # more are a mistake, and tables of all classes would fill the memory
 Item = dict[str, np.ndarray]
 
 
@@ -91,10 +92,10 @@ class ArraySource(Source):
         class_names: Sequence[str] | None = None,
         label_dim: int | None = None,
     ):
-        if images.ndim != 4 or images.dtype not in (np.uint8, np.float32) or not len(images):
+        if images.ndim != 4 or images.dtype not in (np.uint8, np.float32) or not images.size:
             raise ValueError(
-                f"{name}: images must be uint8 or float32 of shape (n, h, w, c) with n > 0, got "
-                f"{images.dtype} {images.shape}"
+                f"{name}: images must be uint8 or float32 of shape (n, h, w, c), none of them 0, "
+                f"got {images.dtype} {images.shape}"
             )
         kind = "none"
         if labels is not None:
@@ -130,12 +131,22 @@ class ArraySource(Source):
 
 def _as_labels(labels: np.ndarray, n: int, name: str) -> tuple[np.ndarray, str]:
     """Labels as int32 (n,) "class" or float32 (n, k) "vector"."""
-    if len(labels) != n:
-        raise ValueError(f"{name}: {n} images but {len(labels)} labels; there must be one an image")
+    if labels.shape[:1] != (n,):
+        got = len(labels) if labels.ndim else "no"
+        raise ValueError(f"{name}: {n} images but {got} labels; there must be one an image")
     if np.issubdtype(labels.dtype, np.integer) and (labels.ndim == 1 or labels.shape[1:] == (1,)):
+        if not 0 <= labels.min() <= labels.max() < CLASSES:
+            raise ValueError(
+                f"{name}: class labels must be in 0..{CLASSES - 1}, got {labels.min()}.."
+                f"{labels.max()}"
+            )
         return labels.reshape(-1).astype(np.int32), "class"
-    if np.issubdtype(labels.dtype, np.number) and labels.ndim <= 2:
-        return labels.reshape(n, -1).astype(np.float32), "vector"
+    if labels.dtype.kind in "iuf" and labels.ndim <= 2:
+        with np.errstate(over="ignore"):
+            labels = labels.reshape(n, -1).astype(np.float32)
+        if not np.isfinite(labels).all():
+            raise ValueError(f"{name}: label vectors must be finite")
+        return labels, "vector"
     raise ValueError(
         f"{name}: labels must be integers (n,) for classes or numbers (n, k) for vectors, got "
         f"{labels.dtype} {labels.shape}"
@@ -222,6 +233,8 @@ def check(source: Source) -> Source:
             f"{source.name}: label_kind must be one of {kinds} with label_dim 0 only for 'none', "
             f"got {source.label_kind!r} with {source.label_dim}"
         )
+    if source.label_dim > CLASSES:
+        raise ValueError(f"{source.name}: {source.label_dim} labels, more than {CLASSES}")
     if source.class_names is not None and len(source.class_names) != source.label_dim:
         raise ValueError(
             f"{source.name}: {len(source.class_names)} class names for {source.label_dim} classes"

@@ -1,12 +1,27 @@
-"""Prepared tfds sets by random access, without TensorFlow: array_record only."""
+"""Prepared tfds sets by random access, without TensorFlow: array_record only.
 
+A folder is checked before tfds sees it: tfds imports the module of whatever class its features.json
+names, and believes its lengths.
+"""
+
+import contextlib
+import json
+import os
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from jaxgen.data import images
-from jaxgen.data.source import Item, Source, split_off
+from jaxgen.data.source import Item, Source, check, split_off
+
+# The kinds of features that a set may have: those that tfds decodes without starting a program.
+FEATURES = (
+    "FeaturesDict", "Image", "LabeledImage", "ClassLabel", "Tensor", "Scalar", "Text",
+    "BBoxFeature", "Sequence",
+)  # fmt: skip
 
 
 def load(
@@ -28,6 +43,8 @@ def load(
         else "validation", else a fixed `holdout` (0..1) of `train` is the test split.
       image, label: names of the features; a set without a feature `label` has no labels.
     """
+    if re.match(r"[^/]*:\D", where):
+        raise ValueError(f"tfds set {where!r}: sets of other collections would be downloaded")
     builder = _builder(where, data_dir)
     if builder is None:
         raise FileNotFoundError(
@@ -47,7 +64,11 @@ def load_dir(
     label: str = "label",
     holdout: float = 0.1,
 ) -> Source:
-    """A prepared set by its folder: the one with dataset_info.json, or one that holds it below."""
+    """A prepared set by its folder: the one with dataset_info.json, or one that holds it below.
+
+    Raises:
+      FileNotFoundError: no such folder. ValueError, OSError: naming it: damaged, or refused.
+    """
     import tensorflow_datasets as tfds
 
     found = sorted({p.parent for p in pathlib.Path(where).rglob("dataset_info.json")})
@@ -56,8 +77,74 @@ def load_dir(
             f"{where}: expected one dataset_info.json in it or below, got "
             f"{', '.join(map(str, found)) or 'none'}; `jaxgen data prepare` makes such a folder"
         )
-    builder = tfds.builder_from_directory(str(found[0]))
-    return _open(builder, builder.info.name, split, train, test, image, label, holdout)
+    with _explained(found[0]):
+        check_folder(found[0])
+        builder = tfds.builder_from_directory(str(found[0]))
+        name = builder.info.name
+        return check(_open(builder, name, split, train, test, image, label, holdout))
+
+
+@contextlib.contextmanager
+def _explained(where: object) -> Iterator[None]:
+    """Errors as ValueError or OSError that name the place; tfds and its readers raise many kinds.
+
+    Its own message stays if it names the place.
+    """
+    try:
+        yield
+    except Exception as e:
+        text = str(e)
+        if isinstance(e, ValueError | OSError) and str(where) in text:
+            raise
+        kind = OSError if isinstance(e, OSError) else ValueError
+        raise kind(f"{where}: cannot be read ({type(e).__name__}: {text[:500]})") from e
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Looks at a folder before tfds does.
+
+    Raises:
+      ValueError: features of other kinds than FEATURES, whose code tfds would import; something in
+        the folder that is no file; JSON that is none.
+    """
+    import tensorflow_datasets as tfds
+    from google.protobuf import json_format
+
+    for path in folder.iterdir():
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is not a regular file")
+    path = folder / "features.json"
+    try:
+        # As tfds reads it; its older form, which names classes within texts, is not array_record's.
+        root = type(tfds.features.Text().to_proto())()
+        json_format.ParseDict(json.loads(path.read_text()), root)
+    except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as e:
+        raise ValueError(f"{path}: no description of features ({e}); prepare the set anew") from e
+    kinds = (getattr(tfds.features, name) for name in FEATURES)
+    known = {f"{k.__module__}.{k.__name__}" for k in kinds}
+    todo = [root]
+    while todo:
+        feature = todo.pop()
+        if feature.python_class_name not in known or feature.WhichOneof("content") in (
+            None,
+            "json_feature",
+        ):
+            raise ValueError(
+                f"{path}: refused: a feature of the kind {feature.python_class_name[:80]!r}; kinds "
+                f"that are read are {', '.join(FEATURES)} of tfds"
+            )
+        todo += feature.features_dict.features.values()
+        todo += [feature.sequence.feature] if feature.WhichOneof("content") == "sequence" else []
+
+
+def _check_shards(builder: Any, split: str) -> None:
+    """Raises ValueError for files that are not in the set's folder or cannot hold their records."""
+    info, folder = builder.info.splits[split], os.path.normpath(builder.data_path)
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        if os.path.dirname(os.path.normpath(path)) != folder or not os.path.isfile(path):
+            raise ValueError(f"{folder}: no file {path} of split {split} in it")
+        if not 0 <= length <= os.path.getsize(path):
+            raise ValueError(f"{path}: said to hold {length} images, and has fewer bytes")
 
 
 def prepared(name: str) -> bool:
@@ -68,7 +155,11 @@ def prepared(name: str) -> bool:
 def _builder(name: str, data_dir: str) -> Any:
     """The builder of a prepared set, or None when it is not prepared."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import file_utils
 
+    for root in file_utils.list_data_dirs(data_dir or None):
+        for path in pathlib.Path(root, re.split("[/:]", name)[0]).rglob("features.json"):
+            check_folder(path.parent)
     try:
         builder = tfds.builder(name, data_dir=data_dir or None, try_gcs=False)
     except tfds.core.DatasetNotFoundError:
@@ -93,7 +184,7 @@ def _open(
     label: str,
     holdout: float,
 ) -> Source:
-    file_format = builder.info.file_format.value
+    file_format = getattr(builder.info.file_format, "value", None)
     if file_format != "array_record":
         raise ValueError(
             f"tfds set {name} in {builder.data_path} is prepared as {file_format}, which has no "
@@ -104,6 +195,7 @@ def _open(
     wanted = test if split == "test" and test else train
     if wanted.partition("[")[0] not in splits:
         raise ValueError(f"tfds set {name} has no split {wanted!r}; ?train= can be one of {splits}")
+    _check_shards(builder, wanted.partition("[")[0])
     source = TfdsSource(builder, wanted, image, label, name=name, split=split)
     return source if test else split_off(source, split, holdout)
 
@@ -127,11 +219,15 @@ class TfdsSource(Source):
                 f"tfds set {facts['name']}: feature {image!r} must be a uint8 image (h, w, c), got "
                 f"{np.dtype(feature.np_dtype)} {feature.shape}"
             )
-        decoders = {image: tfds.decode.SkipDecoding()} if self._encoded else None
+        labels = _label_facts(features, label)
+        decoders = _undecoded(features)
+        if not self._encoded:
+            decoders.pop(image)
+        decoders.pop(label, None)
         self._data = builder.as_data_source(tfds_split, decoders=decoders)
-        self._image, self._label = image, label
+        self._image, self._label, self._folder = image, label, builder.data_path
         shape = feature.shape if None not in feature.shape else self._read(0).shape
-        super().__init__(shape=shape, **_label_facts(features, label), **facts)
+        super().__init__(shape=shape, **labels, **facts)
 
     def _read(self, i: int) -> np.ndarray:
         value = self._data[i][self._image]
@@ -141,7 +237,11 @@ class TfdsSource(Source):
         return len(self._data)
 
     def __getitem__(self, i: int) -> Item:
-        record = self._data[int(i)]
+        with _explained(self._folder):
+            return self._item(int(i))
+
+    def _item(self, i: int) -> Item:
+        record = self._data[i]
         image = record[self._image]
         if self._encoded:
             image = images.read(image, self.shape[2])
@@ -152,10 +252,24 @@ class TfdsSource(Source):
             )
         item = {"image": image}
         if self.label_kind == "class":
-            item["label"] = np.asarray(record[self._label], np.int32)
+            label = int(record[self._label])
+            if not 0 <= label < self.label_dim:
+                raise ValueError(f"{self.name}[{i}]: class {label} of {self.label_dim}")
+            item["label"] = np.asarray(label, np.int32)
         elif self.label_kind == "vector":
             item["label"] = np.asarray(record[self._label], np.float32).reshape(-1)
+            if item["label"].shape != (self.label_dim,) or not np.isfinite(item["label"]).all():
+                raise ValueError(f"{self.name}[{i}]: its label is no finite vector")
         return item
+
+
+def _undecoded(features: Any) -> dict[str, Any]:
+    """Decoders that leave all features as they are stored; tfds would open images of any format."""
+    import tensorflow_datasets as tfds
+
+    nested = lambda f: isinstance(f, tfds.features.FeaturesDict)
+    skip = tfds.decode.SkipDecoding
+    return {n: _undecoded(f) if nested(f) else skip() for n, f in features.items()}
 
 
 def _label_facts(features: Any, name: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ from jaxgen.common import trees
 from jaxgen.noise.precondition import Family, check_levels, expand
 
 Arrays = Mapping[str, np.ndarray]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -229,4 +231,44 @@ def complete(given: Mapping[str, Any], defaults: Mapping[str, Any], what: str) -
             f"{what}: init has unknown keywords {unknown or 'none'} and lacks {missing or 'none'}; "
             f"known are {list(defaults)}"
         )
+    if large := [k for k, v in given.items() if not _plausible(k, v)]:
+        raise ValueError(
+            f"{what}: init has {large[0]} = {str(given[large[0]])[:80]}, which no network has"
+        )
     return {**defaults, **given}
+
+
+def _plausible(name: str, value: Any, depth: int = 0) -> bool:
+    """Whether a keyword is small enough to make a network of, of which nothing is known yet."""
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, int):
+        deep = re.match("num_|.*(layers|blocks)", name, re.I)
+        return abs(value) <= (2**6 if deep else 2**13 if "resolution" in name else 2**17)
+    if isinstance(value, str | float):
+        return isinstance(value, float) or len(value) <= 100
+    if isinstance(value, dict | list | tuple) and len(value) <= 32 and depth < 4:
+        parts = value.items() if isinstance(value, dict) else ((name, v) for v in value)
+        return all(_plausible(str(k), v, depth + 1) for k, v in parts)
+    return False
+
+
+def explained(load: Callable[..., T]) -> Callable[..., T]:
+    """The loader, with ValueError for keywords of which no network can be made.
+
+    They come from files of strangers, and what is wrong with them may show anywhere.
+    """
+
+    @functools.wraps(load)
+    def call(arrays: Arrays, **init: Any) -> T:
+        try:
+            return load(arrays, **init)
+        except ValueError:
+            raise
+        except Exception as e:
+            raise ValueError(
+                f"no network can be made with this init {str(init)[:200]}: {type(e).__name__}: "
+                f"{str(e)[:200]}"
+            ) from e
+
+    return call

@@ -156,6 +156,7 @@ def family(init: Mapping[str, Any]) -> precondition.Family:
     return precondition.family(init["precond"], **options)
 
 
+@common.explained
 def load(arrays: common.Arrays, **init: Any) -> ImportedEDM:
     """The denoiser of official arrays.
 

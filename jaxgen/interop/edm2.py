@@ -97,6 +97,7 @@ def fields(init: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
+@common.explained
 def load(arrays: common.Arrays, **init: Any) -> ImportedEDM2:
     """The denoiser of official arrays.
 

@@ -123,6 +123,7 @@ def _inputs(x: Any, labels: Any, label_dim: int) -> tuple[jax.Array, dict[str, j
     return jnp.asarray(x, jnp.float32), cond
 
 
+@common.explained
 def load_generator(arrays: common.Arrays, **init: Any) -> ImportedGenerator:
     """The generator of official arrays.
 
@@ -136,6 +137,7 @@ def load_generator(arrays: common.Arrays, **init: Any) -> ImportedGenerator:
     return ImportedGenerator(*_load("generator", arrays, init))
 
 
+@common.explained
 def load_discriminator(arrays: common.Arrays, **init: Any) -> ImportedDiscriminator:
     """The discriminator of official arrays; see `load_generator`."""
     return ImportedDiscriminator(*_load("discriminator", arrays, init))

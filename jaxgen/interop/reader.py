@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen.common import npz
 from jaxgen.interop import unpickle
 from jaxgen.interop.symbols import NumpyArray, Object, Tensor, widen
 
@@ -126,35 +127,19 @@ def _npz(data: bytes) -> Read:
     init, class_name = {}, None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in unpickle.check_members(archive, len(data), stored=False):
-                name = member.removesuffix(".npy")
-                x = _npy(archive.read(member), name)
+            for name, m in npz.members(archive, len(data), npz.RATIO * len(data) + 2**20).items():
+                name = name.removesuffix(".npy")
+                with archive.open(m) as f:
+                    x = npz.array(f, name, m.file_size)
                 if name in ("init", "__metadata__") and x.dtype.kind == "U" and not x.ndim:
                     init, class_name = _metadata(str(x))
                 elif x.dtype.kind == "U":
                     raise ValueError(f"{name} holds text, and only init and __metadata__ may")
                 else:
                     arrays[name] = x
-    except unpickle.DAMAGED as e:
+    except npz.DAMAGED as e:
         raise ValueError(f"damaged, or not a .npz file: {e}") from e
     return arrays, init, class_name
-
-
-def _npy(data: bytes, name: str) -> np.ndarray:
-    """One array, after its header has been compared with the bytes that there are."""
-    f = io.BytesIO(data)
-    headers = {(1, 0): np.lib.format.read_array_header_1_0}
-    headers[2, 0] = np.lib.format.read_array_header_2_0
-    version = np.lib.format.read_magic(f)
-    if version not in headers:
-        raise ValueError(f"{name}: a .npy array of version {version}")
-    shape, _, dtype = headers[version](f)
-    if dtype.hasobject or dtype.kind not in "fiubU":
-        raise ValueError(f"refused: {name} holds {str(dtype)[:40]}, not numbers")
-    if math.prod(shape) * dtype.itemsize != len(data) - f.tell():
-        raise ValueError(f"refused: {name} says it has shape {shape}, and has other bytes")
-    f.seek(0)
-    return np.lib.format.read_array(f, allow_pickle=False)
 
 
 def _safetensors(data: bytes) -> Read:

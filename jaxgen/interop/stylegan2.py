@@ -139,6 +139,7 @@ def _inputs(x: Any, labels: Any, c_dim: int) -> tuple[jax.Array, dict[str, jax.A
     return jnp.asarray(x, jnp.float32), cond
 
 
+@common.explained
 def load_generator(arrays: common.Arrays, **init: Any) -> ImportedGenerator:
     """The generator of official arrays.
 
@@ -169,6 +170,7 @@ def load_generator(arrays: common.Arrays, **init: Any) -> ImportedGenerator:
     )
 
 
+@common.explained
 def load_discriminator(arrays: common.Arrays, **init: Any) -> ImportedDiscriminator:
     """The discriminator of official arrays.
 

@@ -93,6 +93,7 @@ def _synthesis(module: stylegan3.Generator, variables: Any, ws: Any, move: jax.A
     return module.apply(variables, ws, transform=move, method="synthesis")
 
 
+@common.explained
 def load_generator(arrays: common.Arrays, **init: Any) -> ImportedGenerator:
     """The generator of official arrays.
 
@@ -126,6 +127,7 @@ def dump_generator(imported: ImportedGenerator) -> dict[str, np.ndarray]:
     return arrays | {stylegan2.W_AVG: np.array(imported.w_avg)}
 
 
+@common.explained
 def load_discriminator(arrays: common.Arrays, **init: Any) -> stylegan2.ImportedDiscriminator:
     """The discriminator: StyleGAN2's, with the defaults of this release."""
     return stylegan2.load_discriminator(arrays, **{"num_fp16_res": 4, "conv_clamp": 256, **init})

@@ -8,12 +8,11 @@ file, so nothing larger than the file is allocated.
 
 import io
 import pickletools
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
+from jaxgen.common import npz
 from jaxgen.interop.symbols import (
     CALLS,
     LOAD,
@@ -32,11 +31,6 @@ from jaxgen.interop.symbols import (
 OPS = 1_000_000  # instructions of one file; published networks of EDM2 have about 40 thousand
 DEPTH = 3  # storages are files within files
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch's older format
-DAMAGED = (
-    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
-    OSError, RecursionError, TypeError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
 PUSHED = {  # instructions that push their argument
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
@@ -201,7 +195,10 @@ class Machine:
     def _zip(self, f: BinaryIO, size: int) -> Any:
         """PyTorch's newer format: an archive of data.pkl and one member a storage."""
         with zipfile.ZipFile(f) as archive:
-            members = check_members(archive, size, stored=True)
+            try:
+                members = npz.members(archive, size, size, stored=True)
+            except ValueError as e:
+                raise Refused(str(e)) from e
             roots = [n for n in members if n.rpartition("/")[2] == "data.pkl"]
             if len(roots) != 1:
                 raise Refused(f"not a PyTorch file: {len(roots)} members are named data.pkl")
@@ -224,29 +221,6 @@ class Machine:
             return self.run(io.BytesIO(archive.read(roots[0])), persistent)
 
 
-def check_members(archive: zipfile.ZipFile, size: int, stored: bool) -> dict[str, zipfile.ZipInfo]:
-    """The members by name, when nothing in the list of them is a trick.
-
-    Args:
-      size: bytes of the archive. stored: whether members must be stored as they are; compressed
-      ones may unpack to 20 times the archive, which weights never reach.
-    Raises:
-      ValueError: names that point outside or are there twice, encryption, a bomb.
-    """
-    members: dict[str, zipfile.ZipInfo] = {}
-    for m in archive.infolist():
-        name = m.filename
-        if name in members or name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise Refused(f"refused: an archive with a member {name[:80]!r}")
-        if m.flag_bits & 1 or (stored and m.compress_type != zipfile.ZIP_STORED):
-            raise Refused(f"refused: the member {name[:80]!r} is compressed or encrypted")
-        members[name] = m
-    total = sum(m.file_size for m in members.values())
-    if total > (size if stored else 20 * size + 2**20):
-        raise Refused(f"refused: an archive of {size} bytes that unpacks to {total}")
-    return members
-
-
 def _build(target: Any, state: Any) -> None:
     if isinstance(target, Buildable):
         target.build(state)
@@ -267,5 +241,5 @@ def load(data: bytes) -> Any:
         return Machine(len(data)).read(io.BytesIO(data), memoryview(data))
     except Refused:
         raise
-    except (ValueError, *DAMAGED) as e:
+    except (ValueError, *npz.DAMAGED) as e:
         raise Refused(f"damaged, or not a pickle of tensors: {type(e).__name__}: {e}") from e

@@ -302,7 +302,7 @@ def _own(name: str, net: Net, folder: pathlib.Path | str) -> FeatureNet:
             f"{path} is not the file its json describes: expected sha256 {expected[:16]}, got "
             f"{digest[:16]}; restore it, or retrain with scripts/train_classifiers.py"
         )
-    with np.load(io.BytesIO(data)) as arrays:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         params = {k: arrays[k].astype(np.float32) for k in arrays.files}
     got, shapes = {k: v.shape for k, v in params.items()}, classifier.shapes(SPECS[name])
     if got != shapes:

@@ -9,12 +9,12 @@ import json
 import os
 import pathlib
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxgen.common import npz
 from jaxgen.metrics.moments import Moments
 
 FORMAT = 1
@@ -65,11 +65,12 @@ def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Value:
       OSError: not there.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {n: file[n] for n in file.files}
+        arrays = npz.read(path)
         saved = json.loads(str(arrays.pop("facts")))
         digest = str(arrays.pop("sha256"))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        if not isinstance(saved, dict):
+            raise ValueError("its facts are no JSON object")
+    except (ValueError, KeyError, RecursionError) as e:
         raise ValueError(f"{path} is damaged or no reference file ({e}); delete it") from e
     wanted = json.loads(_text(facts))
     if lines := differences(saved, wanted):
@@ -81,9 +82,13 @@ def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Value:
             f"{path} is damaged: its arrays have sha256 {_digest(arrays)[:16]}, and {digest[:16]} "
             "was written; delete it"
         )
-    if "features" in arrays:
+    shapes = {n: x.shape for n, x in arrays.items()}
+    if shapes.keys() == {"features"} and len(shapes["features"]) == 2:
         return arrays["features"]
-    value = Moments(len(arrays["mean"]))
+    d = arrays["mean"].size if "mean" in arrays else 0
+    if shapes != {"count": (1,), "mean": (d,), "scatter": (d, d)}:
+        raise ValueError(f"{path}: neither features (n, d) nor moments, but {shapes}; delete it")
+    value = Moments(d)
     value.count = int(arrays["count"][0])
     value.mean, value.scatter = arrays["mean"], arrays["scatter"]
     return value

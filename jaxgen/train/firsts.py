@@ -54,9 +54,31 @@ def losses(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """{"started", "steps": a list of {"step", "nimg", "<phase>/loss": number or None}}, or {}."""
+    """{"started", "steps": a list of {"step", "nimg", "<phase>/loss": number or None}}, or {}.
+
+    {} of a damaged file, too: nothing but the comparison is lost.
+    """
     path = Path(path)
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        return {}
+    whole = isinstance(found, dict) and are_steps(found.get("steps"))
+    return found if whole and isinstance(found.get("started"), dict) else {}
+
+
+def are_steps(steps: Any) -> bool:
+    """Whether it is a list of steps as `read` gives."""
+
+    def is_number(x: Any) -> bool:
+        return x is None or (isinstance(x, int | float) and abs(x) < 1e300)
+
+    return isinstance(steps, list) and all(
+        isinstance(step, dict)
+        and type(step.get("step")) is int
+        and all(is_number(x) for x in losses(step).values())
+        for step in steps
+    )
 
 
 def compare(

@@ -15,7 +15,6 @@ Only this file knows Orbax.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.path import atomicity
 
 from jaxgen.common import trees
+from jaxgen.train import sums
 
 # Orbax and absl report their inner workings at INFO and WARNING; errors still come through.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -62,11 +62,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def _flat(tree: Tree) -> dict[str, Any]:
     return {name.replace("/", "."): x for name, x in trees.leaves(tree).items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def agree(value: int) -> int:
@@ -140,19 +135,25 @@ class Store:
         self._thread: threading.Thread | None = None  # that starts the pending save
         self._error: Exception | None = None  # what it met
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                create=True,
-                cleanup_tmp_directories=not read_only,
-                temporary_path_class=_sealed(self),
-                # Two stores may save at the same time; their processes must not mix them up.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    barrier_sync_key_prefix=self.folder.name
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep,
+                    create=True,
+                    cleanup_tmp_directories=not read_only,
+                    temporary_path_class=_sealed(self),
+                    # Two stores may save at the same time; their processes must not mix them up.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        barrier_sync_key_prefix=self.folder.name
+                    ),
                 ),
-            ),
-        )
+            )
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+            raise ValueError(
+                f"{self.folder}: its entries cannot be listed ({e}); look at the files "
+                "_CHECKPOINT_METADATA of its entries: a damaged one may be removed, none is needed"
+            ) from e
 
     def __enter__(self):
         return self
@@ -256,8 +257,7 @@ class Store:
 
     def _seal(self, entry: Path, name: str) -> None:
         """Writes the checksums of a finished entry that is not committed yet, as entry `name`."""
-        files = {str(p.relative_to(entry)): _sha256(p) for p in _files(entry)}
-        write_json(self._manifest(name), {"sha256": files})
+        write_json(self._manifest(name), sums.take(entry))
 
     def _prune(self) -> None:
         """Removes the checksums of entries that are gone."""
@@ -271,24 +271,7 @@ class Store:
 
     def damage(self, number: int, item: str | None = None) -> list[str]:
         """What is wrong with an entry (or one item of it): an empty list when all sums agree."""
-        entry = self.folder / str(number)
-        path = self._manifest(number)
-        if not path.is_file():
-            return [f"{path} is missing, so {entry} cannot be checked"]
-        try:
-            sums = json.loads(path.read_text())["sha256"]
-        except (ValueError, KeyError):
-            return [f"{path} is not readable"]
-        found = []
-        for name, want in sums.items():
-            if item is not None and Path(name).parts[0] != item:
-                continue
-            file = entry / name
-            if not file.is_file():
-                found.append(f"{file} is missing")
-            elif _sha256(file) != want:
-                found.append(f"{file} differs from its checksum")
-        return found
+        return sums.differences(self.folder / str(number), self._manifest(number), item)
 
     def sound(self, number: int) -> bool:
         """Whether the entry is there and undamaged; the same answer in every process."""
@@ -338,8 +321,20 @@ class Store:
     def meta(self, number: int) -> dict[str, Any]:
         """The JSON saved with an entry. Raises DamagedError."""
         self._check(number, "meta")
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(number, args=args)["meta"])
+        found = self._read(number, "meta", ocp.args.JsonRestore())
+        if not isinstance(found, dict) or not _are_kinds(found.get("arrays")):
+            raise DamagedError(f"{self.folder / str(number) / 'meta'} does not name its arrays")
+        return found
+
+    def _read(self, number: int, item: str, args: Any) -> Any:
+        """One item as Orbax reads it; damage that no sums tell of raises many kinds of errors."""
+        try:
+            return self._manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
+        except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as e:
+            raise DamagedError(
+                f"{self.folder / str(number) / item} cannot be read: {type(e).__name__}: "
+                f"{str(e)[:300]}"
+            ) from e
 
     def restore(self, number: int, item: str, target: Tree) -> Tree:
         """One item of an entry, with the shapes, dtypes and shardings of `target`.
@@ -365,8 +360,7 @@ class Store:
             n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
             for n, x in want.items()
         }
-        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(structs)})
-        flat = self._manager.restore(number, args=args)[item]
+        flat = self._read(number, item, ocp.args.StandardRestore(structs))
         return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
 
 
@@ -383,10 +377,10 @@ def _kind(x: Any) -> list:
     return [list(x.shape), str(x.dtype)]
 
 
-# At the top of an entry, written together with the rename: what they say is not relied upon.
-_COMMIT = {"_CHECKPOINT_METADATA", "commit_success.txt"}
-
-
-def _files(entry: Path) -> list[Path]:
-    found = (p for p in entry.rglob("*") if p.is_file())
-    return sorted(p for p in found if not (p.parent == entry and p.name in _COMMIT))
+def _are_kinds(arrays: Any) -> bool:
+    """Whether it is {item: {name: [shape, dtype]}}, as `save` writes."""
+    return isinstance(arrays, dict) and all(
+        isinstance(kind, list) and len(kind) == 2 and isinstance(kind[0], list)
+        for names in arrays.values()
+        for kind in (names.values() if isinstance(names, dict) else [None])
+    )

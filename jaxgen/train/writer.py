@@ -90,16 +90,21 @@ class _Board:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line cut off by a crash is left out."""
+    """The records of a metrics.jsonl, which are objects with a number `nimg`.
+
+    Lines that are none are left out: a last one that a crash cut off, or damage.
+    """
     path = Path(path)
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("nimg"), int | float):
+            records.append(record)
     return records
 
 
@@ -108,7 +113,8 @@ def mean(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for record in records:
         for name, value in record.items():
-            found.setdefault(name, []).append(float(value))
+            with contextlib.suppress(TypeError, ValueError, OverflowError):  # null, in a file
+                found.setdefault(name, []).append(float(value))
     out = {}
     for name, values in found.items():
         real = [v for v in values if not math.isnan(v)]

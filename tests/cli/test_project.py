@@ -52,7 +52,7 @@ def test_an_image_of_the_generator_is_found_again(run, tmp_path, capsys):
     "make, flags, text",
     [
         (lambda p: Image.new("L", (9, 8)).save(p), [], "x.png has 9x8 pixels of mode L"),
-        (lambda p: Image.new("RGB", (8, 8)).save(p), [], "this run makes 8x8 of mode L"),
+        (lambda p: Image.new("RGB", (8, 8)).save(p), [], "8x8 of mode L are needed"),
         (lambda p: p.write_text("no"), [], "x.png is no picture"),
         (lambda p: None, [], "there is no file"),
         (lambda p: None, ["--workdir", "plain"], "jaxgen project needs a generator with styles"),
