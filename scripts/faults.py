@@ -118,10 +118,12 @@ def stop(case: Case) -> str:
 
 
 def stalled(case: Case) -> str:
-    """Reading an image never returns; the watchdog ends the run."""
+    """Reading an image never returns, of the first batches or later; the watchdog ends the run."""
     count = READS + case.rng.randint(BATCH, READS * 3 // 4)
     case.detail = f"read {count}"
-    case.overrides = ["watchdog.seconds=10.0", "watchdog.exit=True"]
+    case.overrides = [
+        "watchdog.seconds=10.0", "watchdog.slow_seconds=120.0", "watchdog.exit=True",
+    ]  # fmt: skip
     code = case.go(child.Aim("read", count, child.stall))
     text = "".join(p.read_text() for p in case.workdir.glob("stacks-*.txt"))
     if code != 75 or "in stall" not in text:

@@ -238,6 +238,11 @@ class Store:
         except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
 
+    def done(self) -> bool:
+        """Whether nothing is being written; `wait` then returns at once."""
+        starting = self._thread is not None and self._thread.is_alive()
+        return self._pending is None or not (starting or self._manager.is_saving_in_progress())
+
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
         intact = [n for n in self.numbers() if n != but]
