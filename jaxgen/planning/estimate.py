@@ -167,8 +167,8 @@ def estimate(
     busy = sum(n / (peaks.get(d, topology.chip.f32) * 1e12) for d, n in flops.items())
     if tpu and batch // share // microbatches < TILE:
         notes.append(
-            f"fewer than {TILE} images at a time on a TPU: XLA folds rows of pixels into the batch and "
-            "keeps copies, activations can take half as much again (docs/planning.md)"
+            f"fewer than {TILE} images at a time on a TPU: XLA folds rows of pixels into the batch "
+            "and keeps copies, activations can take half as much again (docs/planning.md)"
         )
     if tensor > 1:
         notes.append("tensor is taken to divide all products; activations count whole")
