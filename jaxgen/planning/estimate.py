@@ -16,6 +16,7 @@ from jaxgen.train import state as states
 from jaxgen.train.plan import Plan
 
 STATE = ("parameters", "optimizer", "averages", "frozen", "batch", "other")
+TILE = 8  # images at a time that fill a TPU's tiles
 WORK = ("activations", "weights", "gradients")
 
 
@@ -164,6 +165,11 @@ def estimate(
     step = seconds["step"] = seconds.pop("seconds")
     peaks = {"bfloat16": topology.chip.bf16, "float16": topology.chip.bf16}
     busy = sum(n / (peaks.get(d, topology.chip.f32) * 1e12) for d, n in flops.items())
+    if tpu and batch // share // microbatches < TILE:
+        notes.append(
+            f"fewer than {TILE} images at a time on a TPU: XLA folds rows of pixels into the batch "
+            "and keeps copies, activations can take half as much again (docs/planning.md)"
+        )
     if tensor > 1:
         notes.append("tensor is taken to divide all products; activations count whole")
     return Estimate(
