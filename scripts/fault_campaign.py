@@ -14,7 +14,6 @@ Faults that need a file system of their own (mount, chattr) are left out, and co
 """
 
 import argparse
-import collections
 import csv
 import json
 import os
@@ -33,9 +32,11 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "TQDM_DISABL
 import fault_child as child  # noqa: E402
 import faults  # noqa: E402
 
+from jaxgen.common import provenance  # noqa: E402
+
 COLUMNS = (
     "trial", "fault", "detail", "run", "ended", "resumed_at", "lost_steps", "resumed", "exact",
-    "hung", "wrong", "seconds",
+    "hung", "wrong", "seconds", "commit",
 )  # fmt: skip
 
 
@@ -72,9 +73,8 @@ def schedule(names: Sequence[str], trials: int) -> list[str]:
 
 def summary(rows: Sequence[dict]) -> list[dict]:
     """One row a fault, and one of all."""
-    groups = collections.defaultdict(list)
-    for row in rows:
-        groups[row["fault"]].append(row)
+    groups = {n: [r for r in rows if r["fault"] == n] for n in faults.FAULTS}
+    groups = {n: group for n, group in groups.items() if group}
     out = []
     for name, group in [*groups.items(), ("all", list(rows))]:
         ran = [r for r in group if r["ended"] != "skipped"]
@@ -84,6 +84,7 @@ def summary(rows: Sequence[dict]) -> list[dict]:
                 "fault": name,
                 "trials": len(ran),
                 "skipped": len(group) - len(ran),
+                "too late": sum(r["ended"] == "exit 0" and r["fault"] != "SIGSTOP" for r in ran),
                 "resumed": sum(r["resumed"] for r in ran),
                 "exact": sum(r["exact"] for r in ran),
                 "lost steps, mean": round(sum(lost) / len(lost), 1) if lost else None,
@@ -188,6 +189,7 @@ def trial(
     drawn = rng.choices(fault.runs, fault.weights)[0]
     case = faults.Case(ground, number, rng, run if run in fault.runs else drawn)
     row = dict.fromkeys(COLUMNS, "") | {"trial": number, "fault": name, "run": case.run}
+    row["commit"] = (provenance.commit() or "")[:7]
     row |= {"resumed": 0, "exact": 0, "hung": 0, "lost_steps": None, "resumed_at": None}
     missing = fault.missing(ground)
     if missing:

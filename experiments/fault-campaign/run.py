@@ -15,8 +15,8 @@ from experiments import common
 sys.path.insert(0, str(common.ROOT / "scripts"))
 
 COLUMNS = (
-    "fault", "trials", "skipped", "resumed", "exact", "lost steps, mean", "lost steps, max", "hung",
-    "wrong",
+    "fault", "trials", "skipped", "too late", "resumed", "exact", "lost steps, mean",
+    "lost steps, max", "hung", "wrong",
 )  # fmt: skip
 
 
