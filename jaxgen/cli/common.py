@@ -5,13 +5,14 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
-import json
 import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxgen.cli.saved import read_saved
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,8 +80,6 @@ def several(args: argparse.Namespace) -> Iterator[None]:
     with processes.joined(place or processes.detect(), args.join_timeout, args.silence_timeout):
         yield
 
-
-SAVED = ("config", "facts", "command")  # what config.json holds
 
 # By default XLA (jaxlib 0.10) gives a CPU's convolutions to YNNPACK, which uses one core for most
 # of them and takes three times as long for gradients of weights as Eigen. And it merges what remat
@@ -158,32 +157,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[prefix + name] = list(value) if isinstance(value, tuple) else value
     return out
-
-
-def as_tuples(value: Any) -> Any:
-    """JSON with tuples in place of lists, as configs have them."""
-    if isinstance(value, dict):
-        return {k: as_tuples(v) for k, v in value.items()}
-    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
-
-
-def read_saved(workdir: str | Path) -> dict[str, Any] | None:
-    """The run's config.json: {"config", "facts", "command", ...}, or None.
-
-    Raises:
-      ValueError: damaged; names the file.
-    """
-    path = Path(workdir) / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        saved = as_tuples(json.loads(path.read_text()))
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is damaged: {e}") from e
-    kinds = {k: type(saved.get(k)) if isinstance(saved, dict) else None for k in SAVED}
-    if set(kinds.values()) != {dict}:
-        raise ValueError(f"{path} is no config of a run: it has no objects {', '.join(SAVED)}")
-    return saved
 
 
 def source_facts(source: Any, config: Any) -> dict[str, Any]:

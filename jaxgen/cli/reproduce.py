@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.cli import common, train
+from jaxgen.cli.saved import as_tuples
 
 TOLERANCE = 1e-3  # of the largest loss, where the same bits cannot be expected
 SAME = ("versions", "commit", "python", "device", "machine", "xla_flags", "mesh", "processes")
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
         )
     from ml_collections import ConfigDict
 
-    config = common.load_config(ConfigDict(common.as_tuples(started["config"])), rest)
+    config = common.load_config(ConfigDict(as_tuples(started["config"])), rest)
     with common.several(args), _folder(args) as workdir:
         return _repeat(config, started, recorded[:count], saved, workdir, args)
 

@@ -101,6 +101,16 @@ def test_checksums_of_files_elsewhere_are_not_taken(made, tmp_path, name):
         assert "which is not in" in store.damage(7)[0]
 
 
+@pytest.mark.parametrize("sums", [{}, [], None, {"state/_METADATA": "0"}])
+def test_a_file_without_a_checksum_is_damage(made, tmp_path, sums):
+    folder = tmp_path / "s"
+    shutil.copytree(made[0], folder)
+    (folder / "manifests" / "7.json").write_text(json.dumps({"sha256": sums}))
+    with Store(folder, log=lambda text: None) as store:
+        text = "; ".join(store.damage(7))
+    assert "has no checksum" in text if isinstance(sums, dict) else "is not readable" in text
+
+
 def test_links_out_of_a_checkpoint_are_not_written_through(made, tmp_path):
     """A folder of a run that is a link: opening it leaves what is behind the link as it was."""
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
