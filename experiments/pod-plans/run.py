@@ -308,6 +308,9 @@ def figure(e: common.Experiment, rows: list[common.Row], scaling: list[common.Ro
         axes[1].plot([r["chips"] for r in mine], [r["efficiency"] for r in mine], "o-", label=name)
     axes[1].axhline(0.85, color="k", ls=":")
     axes[1].set(xscale="log", xlabel="chips", ylabel="step on 16 chips / step", ylim=(0, 1.1))
+    ticks = sorted({r["chips"] for r in scaling})
+    axes[1].set_xticks(ticks, list(map(str, ticks)))
+    axes[1].minorticks_off()
     axes[1].set_title("EDM2-XXL 512, four images a chip", fontsize=10)
     if scaling:
         axes[1].legend(fontsize=8)
