@@ -68,7 +68,8 @@ def test_all_parts_of_a_step():
         assert 0 < found[part]["min"] <= found[part]["median"] <= found[part]["max"]
     assert found["mesh"] == {"data": len(jax.devices()), "fsdp": 1, "tensor": 1}
     params = found["state_bytes"] / (1 + 2 + 2)  # and Adam's moments, two averages
-    assert 0.9 * params < found["sent"]["all-reduce"]["bytes"] < 1.1 * params
+    # The discriminator's gradients of real and of generated images are summed apart.
+    assert params < found["sent"]["all-reduce"]["bytes"] < 2 * params
     assert "all-gather" not in found["sent"]
     text = bench_scaling.row("1x8", found, found)
     assert text.split()[0] == "1x8" and float(text.split()[-1]) == 1.0
