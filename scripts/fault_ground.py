@@ -43,14 +43,6 @@ class Ground:
     def __init__(self, out: Path, limit: float, references: Path | None = None):
         self.out, self.limit, self.references = out, limit, references or out
         self.disk = out / "disk"
-        if self.disk.is_mount():  # of a campaign that was killed
-            run("umount", self.disk)
-        self.mounts = self._allowed("mount", "-t", "tmpfs", "-o", "size=64m", "faults", self.disk)
-        probe = out / "probe"
-        probe.mkdir(exist_ok=True)
-        self.locks = self._allowed("chattr", "+i", probe)
-        if self.locks:
-            run("chattr", "-i", probe)
         self.pictures, self.latents = out / "data" / "pictures", out / "data" / "latents.npz"
         self._make_data()
 
@@ -58,12 +50,23 @@ class Ground:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.mounts:
+        if self.disk.is_mount():
             run("umount", self.disk)
 
-    def _allowed(self, *command: object) -> bool:
+    @functools.cached_property
+    def mounts(self) -> bool:
+        """Whether there is a small file system at `disk`, which can be filled up."""
         self.disk.mkdir(exist_ok=True)
-        return shutil.which(str(command[0])) is not None and run(*command)
+        if self.disk.is_mount():  # of a campaign that was killed
+            run("umount", self.disk)
+        return run("mount", "-t", "tmpfs", "-o", "size=64m", "faults", self.disk)
+
+    @functools.cached_property
+    def locks(self) -> bool:
+        """Whether a folder can be made unchangeable."""
+        probe = self.out / "probe"
+        probe.mkdir(exist_ok=True)
+        return run("chattr", "+i", probe) and run("chattr", "-i", probe)
 
     def _make_data(self) -> None:
         """256 grey 8x8 pictures of two classes, and as many moments of latents."""
@@ -264,7 +267,9 @@ class Case:
 
 
 def run(*command: object) -> bool:
-    """Whether a command of the system succeeded."""
+    """Whether a command of the system is there and succeeded."""
+    if shutil.which(str(command[0])) is None:
+        return False
     return not subprocess.run([*map(str, command)], capture_output=True).returncode
 
 
