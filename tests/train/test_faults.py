@@ -18,8 +18,7 @@ import faults  # noqa: E402
 
 SHORT = (
     "kill: any moment", "kill: in a step", "kill: in a prefetch", "kill: in a checkpoint",
-    "kill: in a snapshot", "kill: at a commit", "SIGTERM", "flipped bit", "deleted checksums",
-    "bad image",
+    "kill: in a snapshot", "kill: at a commit", "SIGTERM", "flipped bit", "bad image",
 )  # fmt: skip
 
 
