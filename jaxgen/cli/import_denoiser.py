@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.cli import common
-from jaxgen.cli.importing import NO_DATA, SINGLE, Entry, Prepared, shapes
+from jaxgen.cli.importing import MACHINE, NO_DATA, SINGLE, Entry, Prepared, shapes
 
 PATCH = 40  # pixels of the crops that the paper trains on
 SIGMA = re.compile(r"(?:_|sigma)(\d+)$")  # the noise level at the end of the authors' file names
@@ -82,7 +82,7 @@ def run_config(
             "hflip": False,
             "crop": 0,
         },
-        "mesh": {"data": -1, "fsdp": 1},
+        **MACHINE,
         "averages": {"power": (), "halflife": "0"},
         "average": SINGLE,
         "features": "auto",

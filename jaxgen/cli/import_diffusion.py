@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.cli import common
-from jaxgen.cli.importing import FIELDS_OF_DATA, NO_DATA, SINGLE, Entry, Prepared, shapes
+from jaxgen.cli.importing import FIELDS_OF_DATA, MACHINE, NO_DATA, SINGLE, Entry, Prepared, shapes
 
 AUGMENTED = {0: 0.0, 9: 0.12}  # width of EDM's augmentation labels -> a probability that has them
 
@@ -86,7 +86,7 @@ def run_config(imported: Any, found: list[Entry], data: str | None) -> dict[str,
         "snapshot_dtype": "float32",
         "max_skips": 20,
         "data": {"source": data or NO_DATA, "labels": bool(imported.label_dim)},
-        "mesh": {"data": -1, "fsdp": 1},
+        **MACHINE,
         "averages": {"power": lengths, "halflife": "0"},
         "average": str(lengths[-1]) if lengths else SINGLE,
         "features": "auto",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.cli import common
-from jaxgen.cli.importing import FIELDS_OF_DATA, NO_DATA, Entry, Prepared, shapes
+from jaxgen.cli.importing import FIELDS_OF_DATA, MACHINE, NO_DATA, Entry, Prepared, shapes
 
 AVERAGE, HALFLIFE = "halflife_10000", "10k"  # at batch 32; the authors' for all but small images
 TRAINING = {  # batch, and by section what the papers train with; R1's weight is set below
@@ -112,7 +112,7 @@ def run_config(
         "snapshot_dtype": "float32",
         "max_skips": 20,
         "data": {"source": data or NO_DATA, "labels": bool(loaded["G"].module.label_dim)},
-        "mesh": {"data": -1, "fsdp": 1},
+        **MACHINE,
         "averages": {"power": (), "halflife": HALFLIFE, "rampup": 0.05},
         "average": AVERAGE,
         "features": "auto",

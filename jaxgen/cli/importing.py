@@ -11,6 +11,10 @@ FIELDS_OF_DATA = (  # of a module: given by the data's facts, or by linen
 )  # fmt: skip
 SINGLE = "ema"  # profile of a file that says no length
 NO_DATA = "none (imported without --data)"
+MACHINE = {  # settings that have nothing to do with the weights, as in configs/common.py
+    "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "rules": ()},
+    "watchdog": {"factor": 20.0, "seconds": 300.0, "slow_seconds": 3600.0, "exit": False},
+}
 
 
 class Entry(NamedTuple):

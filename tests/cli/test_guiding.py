@@ -32,7 +32,7 @@ def write_run(folder, spec, *overrides):
     draw = lambda x: np.asarray(rng.normal(0, 0.3, x.shape), x.dtype)
     state = states.abstract(plan, mesh)
     state = dataclasses.replace(state, averages=jax.tree.map(draw, state.averages))
-    saved = {"config": json.loads(config.to_json()), "facts": facts}
+    saved = {"config": json.loads(config.to_json()), "facts": facts, "command": {}}
     write_json(folder / "config.json", saved)
     with Store(folder / "snapshots") as store:
         snapshot.save(store, plan, state, 32, "float32", {})

@@ -235,7 +235,7 @@ def informed(tmp_path_factory):
     config.averages.power = ()
     config.average = "ema"
     facts = {"name": "x", "shape": (8, 8, 1), "label_kind": "none", "label_dim": 0, "length": 9}
-    write_json(folder / "config.json", {"config": config.to_dict(), "facts": facts})
+    write_json(folder / "config.json", {"config": config.to_dict(), "facts": facts, "command": {}})
     run = common.Run.open(folder)
     params = {n: p.init(jax.random.key(0)) for n, p in run.plan.players.items()}
     end = state.TrainState(None, {}, {}, {}, {"ema": params}, {})
@@ -266,7 +266,7 @@ def test_a_run_that_restores_nothing(informed, tmp_path, capsys):
     saved = common.read_saved(informed)
     config = edm_digits.get_config("debug").to_dict()
     facts = {**saved["facts"], "class_names": None}
-    write_json(tmp_path / "run" / "config.json", {"config": config, "facts": facts})
+    write_json(tmp_path / "run" / "config.json", {"config": config, "facts": facts, "command": {}})
     flags = ["--workdir", tmp_path / "run", "--out", tmp_path / "b.png"]
     text = call(capsys, tmp_path / "a.png", *flags, code=2)
     assert "recipe 'edm' restores no photos" in text
