@@ -22,6 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,11 @@ class Store:
         self.read_only = read_only
         self.log = log
         self._pending: int | None = None
-        self._thread: threading.Thread | None = None  # that starts the pending save
-        self._error: Exception | None = None  # what it met
+        # Starting a thread waits for a core, 8 ms where all are busy: it is there before a save.
+        self._worker = ThreadPoolExecutor(1, f"saves to {self.folder.name}")
+        self._starting: Future | None = None  # Orbax's part of the pending save
+        if not read_only:
+            self._worker.submit(int)
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         try:
             self._manager = ocp.CheckpointManager(
@@ -164,6 +168,7 @@ class Store:
             self.wait()
         except SaveError as e:
             error = e
+        self._worker.shutdown()
         try:
             self._manager.close()
         except Exception as e:
@@ -190,8 +195,7 @@ class Store:
         self._sound = {(n, i) for n, i in self._sound if n != number}
         if jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items))):
             work = number, jax.device_get(jax.tree.map(_own, dict(items))), dict(meta)
-            self._thread = threading.Thread(target=self._try_start, args=work, daemon=True)
-            self._thread.start()
+            self._starting = self._worker.submit(self._start, *work)
         else:
             try:
                 self._start(number, items, meta)
@@ -214,12 +218,6 @@ class Store:
             if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
                 raise OSError("the checkpoint library declined to save")
 
-    def _try_start(self, *work: Any) -> None:
-        try:
-            self._start(*work)
-        except Exception as e:
-            self._error = e
-
     def wait(self, but: int | None = None) -> None:
         """Returns when the last save and its checksums are on disk, or raises SaveError.
 
@@ -229,18 +227,16 @@ class Store:
             return
         number, self._pending = self._pending, None
         try:
-            if self._thread is not None:
-                self._thread.join()
-                (error, self._error), self._thread = (self._error, None), None
-                if error is not None:
-                    raise error
+            if self._starting is not None:
+                starting, self._starting = self._starting, None
+                starting.result()
             self._manager.wait_until_finished()
         except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
 
     def done(self) -> bool:
         """Whether nothing is being written; `wait` then returns at once."""
-        starting = self._thread is not None and self._thread.is_alive()
+        starting = self._starting is not None and not self._starting.done()
         return self._pending is None or not (starting or self._manager.is_saving_in_progress())
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
