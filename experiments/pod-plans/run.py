@@ -216,7 +216,7 @@ def beside(found: common.Row, entry: Mapping[str, Any], pod: Any) -> common.Row:
         "compiler's compute ms": whole["cycles"] / CLOCK[pod.name] * 1e3,
         "compiled collectives MiB": round(sum(whole["collectives"].values()) / 2**20),
         "compiled code GiB": round(whole["code"] / chips.GIB, 2),
-        "compile CPU s": round(entry["cpu_seconds"]),
+        "compile CPU s": entry["cpu_seconds"] and round(entry["cpu_seconds"]),
     }
 
 
