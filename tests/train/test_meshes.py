@@ -49,7 +49,10 @@ CASES = [
     for n in PLANS
     for m in MESHES
 ]
-NO_EFFECT = {"biggan": r"generator/b\d+/(conv0|conv1|skip)/b$"}  # biases before batch normalisation
+NO_EFFECT = {  # their gradient is 0 but for rounding
+    "biggan": r"generator/b\d+/(conv0|conv1|skip)/b$",  # biases before batch normalisation
+    "adm": r"attention/qkv/b$",  # biases of keys (a third): softmax does not see them
+}
 
 
 @cache
@@ -157,14 +160,13 @@ def bytes_of(found, kind, sliced=False):
     return sum(c.runs * c.bytes for c in found if c.kind == kind and c.sliced == sliced)
 
 
-@pytest.mark.parametrize("name", ["edm2", pytest.param("stylegan2", marks=pytest.mark.slow)])
-def test_fsdp_gathers_weights_and_scatters_gradients(name):
+def test_fsdp_gathers_weights_and_scatters_gradients():
     """By kind and bytes, beside the same step with whole parameters.
 
     XLA's CPU compiler cannot write a reduce-scatter: it leaves an all-reduce that is only sliced.
     """
-    plan, _ = plan_of(name)
-    split = run(name, MESHES["fsdp"])
+    plan, _ = plan_of("edm2")
+    split = run("edm2", MESHES["fsdp"])
     shards = trees.leaves(lying(plan, MESHES["fsdp"]).params)
     cut = {n: x.size * 4 for n, x in shards.items() if any(x.sharding.spec)}
     whole = sum(x.size * 4 for n, x in shards.items() if n not in cut)
@@ -178,12 +180,12 @@ def test_fsdp_gathers_weights_and_scatters_gradients(name):
     )
     assert scattered >= 0.9 * sum(cut.values())
     summed = [c for c in split.collectives if c.kind == "all-reduce" and not c.sliced]
-    assert max(c.bytes for c in summed) < max(cut.values()) / 4
+    assert max(c.bytes for c in summed) <= max(cut.values()) / 4
     assert bytes_of(summed, "all-reduce") < sum(cut.values()) / 4  # no all-reduce of all params
     moved = [c for c in split.collectives if c.kind in ("all-to-all", "collective-permute")]
     assert sum(c.runs * c.bytes for c in moved) < sum(cut.values()) / 50
 
-    copies = run(name, MESHES["data"]).collectives
+    copies = run("edm2", MESHES["data"]).collectives
     assert bytes_of(copies, "all-reduce") > 0.99 * (sum(cut.values()) + whole)
     assert {c.kind for c in copies} == {"all-reduce"}
 
