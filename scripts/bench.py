@@ -353,10 +353,7 @@ def main(argv: list[str]) -> int:
     """Runs one benchmark."""
     if argv and argv[0] in OTHERS:
         return OTHERS[argv[0]].main(argv[1:])
-    args, rest = parser().parse_known_args(argv)
-    strange = [a for a in rest if not a.startswith("--config.")]
-    if strange:
-        parser().error(f"unknown option {strange[0]}")
+    args, rest = parser().parse_with_overrides(argv)
     if args.repeats < 1:
         parser().error("--repeats must be at least 1")
     config = common.load_config(args.config, rest)
@@ -368,7 +365,7 @@ def main(argv: list[str]) -> int:
     plan = common.last_stage(recipes.build(config, facts))
     print(config)
     where = measure.machine()
-    print(f"machine             {where['device']}; {where['cores']} cores of {where['processor']}")
+    print(f"machine             {where['device']}; {where['machine']}")
     print(
         f"data                {source!r}; batch {config.batch}, compute {config.dtype}", flush=True
     )

@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     common.setup_jax()
     where, repeats = measure.machine(), args.repeats
-    print(f"machine             {where['device']}; {where['cores']} cores of {where['processor']}")
+    print(f"machine             {where['device']}; {where['machine']}")
     names = None if args.nets is None else [n for n in args.nets.split(",") if n != "none"]
     found: dict[str, Any] = {"nets": of_nets(names, args.images, repeats)}
     for name, r in found["nets"].items():

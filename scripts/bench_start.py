@@ -79,10 +79,7 @@ def start(spec: str, overrides: list[str], cache: Path, timeout: float) -> dict[
 
 def main(argv: list[str]) -> int:
     """Measures, prints, writes."""
-    args, rest = parser().parse_known_args(argv)
-    strange = [a for a in rest if not a.startswith("--config.")]
-    if strange:
-        parser().error(f"unknown option {strange[0]}")
+    args, rest = parser().parse_with_overrides(argv)
     if args.repeats < 1:
         parser().error("--repeats must be at least 1")
     common.load_config(args.config, rest)  # complains before anything is started

@@ -144,7 +144,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     common.setup_jax()
     where = measure.machine()
-    print(f"machine             {where['device']}; {where['cores']} cores of {where['processor']}")
+    print(f"machine             {where['device']}; {where['machine']}")
     print(f"saves               {args.config}, batch {args.batch}, {args.saves} of each width")
     names = (
         "state, MB",

@@ -2,7 +2,6 @@
 
 import math
 import os
-import platform
 import resource
 import statistics
 import time
@@ -129,13 +128,5 @@ def xla_flops(compiled: Any) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Versions, devices, processor and cores of this process."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x
-        ]
-        cpu = names[0] if names else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {**provenance.facts(), "processor": cpu, "cores": cores, "load": os.getloadavg()[0]}
+    """Versions, devices, host and its load."""
+    return {**provenance.facts(), "load": os.getloadavg()[0]}

@@ -27,6 +27,14 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """(flags, overrides of the config); any other option is an error."""
+        args, rest = self.parse_known_args(argv)
+        for word in rest:
+            if word.startswith("-") and not word.startswith("--config."):
+                self.error(f"unknown option {word}")
+        return args, rest
+
     def error(self, message: str) -> None:
         flags = [s for a in self._actions for s in a.option_strings]
         for word in message.split():

@@ -205,13 +205,11 @@ def facts_of(config: Any, shape: str | None, labels: int | None) -> tuple[dict, 
 
 def main(argv: list[str]) -> int:
     """Runs the command; 0 when the run fits, 1 when it does not."""
-    args, rest = parser().parse_known_args(argv)
-    strange = [a for a in rest if not a.startswith("--config.")]
-    if strange:
-        parser().error(f"unknown option {strange[0]}")
+    args, rest = parser().parse_with_overrides(argv)
     common.setup_jax()
     import jax
 
+    from jaxgen.common import mesh as meshes
     from jaxgen.planning import estimate, here, report
     from jaxgen.train import store
 
@@ -224,12 +222,12 @@ def main(argv: list[str]) -> int:
     plan, mesh = planning.plan(), planning.mesh()
     shape = "x".join(map(str, facts["shape"]))
     labels = f"{facts['label_dim']} {facts['label_kind']}" if facts["label_dim"] else "no"
-    axes = " x ".join(f"{a} {n}" for a, n in mesh.shape.items())
+    axes = meshes.in_words(mesh.shape)
     print(f"{args.config} on {planning.topology} = {found.chips} chips ({axes})")
     print(f"data: {facts['name']}: {shape} {planning.dtype}, {labels} labels ({planning.note})")
     print(
         f"batch {found.batch} in {found.microbatches} parts, "
-        f"{found.batch // (mesh.shape['data'] * mesh.shape['fsdp'])} images a chip; compute in "
+        f"{found.batch // meshes.batch_parts(mesh)} images a chip; compute in "
         f"{config.dtype}"
     )
     measured = None

@@ -168,6 +168,8 @@ def read(path: str | Path) -> tuple[dict, list, dict]:
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each fact that may change the bits of a loss and is not as it was."""
+    from jaxgen.common.mesh import in_words
+
     lines = []
     for name in SAME:
         a, b = then.get(name), now[name]
@@ -175,7 +177,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             old = a or {}
             lines += [f"{k}: {old.get(k)} -> {v}" for k, v in b.items() if old.get(k) != v]
         elif a != b:
-            a, b = ((train.in_words(x) if isinstance(x, dict) else x) for x in (a, b))
+            a, b = ((in_words(x) if isinstance(x, dict) else x) for x in (a, b))
             lines.append(f"{name}: {a} -> {b}")
     return lines
 

@@ -40,10 +40,7 @@ def parser() -> common.Parser:
 
 def main(argv: list[str]) -> int:
     """Runs the command; 0 when finished, 128 + signal when stopped by one."""
-    args, rest = parser().parse_known_args(argv)
-    strange = [a for a in rest if a.startswith("-") and not a.startswith("--config.")]
-    if strange:
-        parser().error(f"unknown option {strange[0]}")
+    args, rest = parser().parse_with_overrides(argv)
     saved = common.read_saved(args.workdir)
     command = {"config": args.config, "overrides": rest}
     if saved and {"import", "reproduce"} & set(saved["command"]):
@@ -202,7 +199,7 @@ def run(
             print(f"changed: {line}")
         store.write_json(workdir / "config.json", about)
     log(f"data: {source!r}")
-    log(f"devices: {mesh.size} ({in_words(mesh.shape)})")
+    log(f"devices: {mesh.size} ({meshes.in_words(mesh.shape)})")
 
     def data(start_step: int) -> Any:
         host = pipeline.batches(
@@ -272,13 +269,10 @@ def _cut(stages: Sequence[Any], until: int) -> list[Any]:
     return [s for s, start in zip(cut, before) if start < until]
 
 
-def in_words(axes: Mapping[str, int]) -> str:
-    """A mesh's axes: "data 4 x fsdp 2 x tensor 1"."""
-    return " x ".join(f"{name} {size}" for name, size in axes.items())
-
-
 def _moved(saved: Any, axes: Mapping[str, int]) -> list[str]:
     """A line for the history when the run goes on on other devices; they change no batch."""
+    from jaxgen.common.mesh import in_words
+
     old = (saved or {}).get("mesh", axes)
     return [f"mesh.devices: {in_words(old)} -> {in_words(axes)}"] if old != axes else []
 

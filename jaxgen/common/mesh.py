@@ -7,7 +7,7 @@ layers. Which parameter lies how is decided by rules, see `common/sharding.py`.
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,11 @@ BATCH = ("data", "fsdp")  # the axes that share the images
 AnyMesh = Mesh | AbstractMesh
 
 
+def in_words(axes: Mapping[str, int]) -> str:
+    """Axes and their sizes: "data 4 x fsdp 2 x tensor 1"."""
+    return " x ".join(f"{name} {size}" for name, size in axes.items())
+
+
 def axis_sizes(n: int, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, int, int]:
     """(data, fsdp, tensor) for n devices; the one that is -1 takes all that remain.
 
@@ -28,7 +33,7 @@ def axis_sizes(n: int, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[
       ValueError: when their product is not n.
     """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    asked = " x ".join(f"{k} {v}" for k, v in sizes.items())
+    asked = in_words(sizes)
     free = [k for k, v in sizes.items() if v == -1]
     if len(free) > 1:
         raise ValueError(f"only one of the mesh's axes can be -1, got {asked}")

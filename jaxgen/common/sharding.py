@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxgen.common import trees
-from jaxgen.common.mesh import AXES, AnyMesh
+from jaxgen.common.mesh import AXES, AnyMesh, in_words
 
 Rules = Sequence[tuple[str, Any]]
 DEFAULT: Rules = ((r"", "fsdp"),)
@@ -82,7 +82,7 @@ def spec(name: str, x: Any, rules: Rules, mesh: AnyMesh) -> P:
     else:
         axes = _explicit(name, x, value, mesh)
     if axes is None:
-        shown = " x ".join(f"{a} {n}" for a, n in mesh.shape.items() if a != "data")
+        shown = in_words({a: n for a, n in mesh.shape.items() if a != "data"})
         raise ValueError(
             f"the leaf {name!r} {tuple(x.shape)} cannot be split by its sharding rule {value!r} "
             f"over {shown}: its last two dimensions do not divide; change mesh.fsdp or "

@@ -149,8 +149,8 @@ def of_part(
         if "fsdp" in over and use.itemsize:
             add("all-gather", elements * itemsize * use.reads, ("fsdp",))
         if name.split("/")[1] in trained:
-            part = leaf.sharding.shard_shape(leaf.shape)
-            tiled = topology.chip.kind != "tpu" or fills_tiles(part, spec)
+            shape = leaf.sharding.shard_shape(leaf.shape)
+            tiled = topology.chip.kind != "tpu" or fills_tiles(shape, spec)
             if "fsdp" in over and tiled:
                 add("reduce-scatter", elements * itemsize, ("fsdp",))
                 add("all-reduce", elements * itemsize / sizes["fsdp"], ("data",))
