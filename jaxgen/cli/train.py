@@ -155,7 +155,7 @@ def run(
     from jaxgen.data import pipeline
     from jaxgen.data.fingerprint import fingerprint
     from jaxgen.data.source import limited
-    from jaxgen.train import firsts, loop, store, watchdog
+    from jaxgen.train import firsts, kept, loop, store, watchdog
     from jaxgen.train.plan import Stage
 
     first = jax.process_index() == 0
@@ -235,6 +235,7 @@ def run(
             fresh_snapshots=not all(line.startswith(FREE) for line in changed),
             verify=verify,
             watch=watchdog.of(config.get("watchdog", {})),
+            traces=kept.folder(),
             progress=progress,
             log=log,
         )

@@ -5,9 +5,7 @@ loses at most the work since the last checkpoint; SIGTERM and Ctrl-C save and st
 non-finite gradients stops it with the last good checkpoint kept. docs/robustness.md has the list.
 """
 
-import contextlib
 import dataclasses
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +22,9 @@ from jaxgen.common import processes, rng, trees
 from jaxgen.train import snapshot, store, writer
 from jaxgen.train import state as states
 from jaxgen.train import step as steps
+from jaxgen.train.kept import Kept
 from jaxgen.train.plan import Plan, Stage
+from jaxgen.train.signals import caught
 from jaxgen.train.state import TrainState
 from jaxgen.train.store import Store
 from jaxgen.train.watchdog import Limits, Watchdog
@@ -97,6 +97,7 @@ def train(
     fresh_snapshots: bool = False,
     verify: bool = True,
     watch: Limits | None = None,
+    traces: Path | None = None,
     progress: bool = True,
     log: Log = print,
 ) -> tuple[TrainState, int]:
@@ -115,6 +116,7 @@ def train(
       fresh_snapshots: set aside snapshots that lie after the point of resuming (the configuration
         has changed, so they belong to another run).
       watch: when a step counts as hung (train/watchdog.py); None: never.
+      traces: a folder where traced steps are kept for the next start (train/kept.py).
     Raises:
       Stopped, NonFinite, store.SaveError, ValueError.
     """
@@ -126,9 +128,17 @@ def train(
         Store(workdir / "checkpoints", keep=keep, verify=verify, log=log) as checkpoints,
         Store(workdir / "snapshots", verify=verify, log=log) as snapshots,
         Watchdog(workdir, watch, jax.process_index(), log) as dog,
-        _signals() as signals,
+        caught() as signals,
     ):
-        index, state, nimg = _resume(checkpoints, stages, seed, batch, mesh, log)
+        number = checkpoints.newest()
+        index = 0 if number is None else checkpoints.meta(number)["stage"]
+
+        def keep(i: int) -> Kept | None:
+            how = stages[i].plan, mesh, batch, microbatches
+            return None if traces is None else Kept(traces, *how, log)
+
+        kept = keep(index)  # loads a traced step while the state is made
+        state, nimg = _state(checkpoints, number, stages[index].plan, seed, batch, mesh, log)
         players = ", ".join(f"{n} {trees.count(t):,}" for n, t in state.params.items())
         log(f"parameters: {players}")
         late = [n for n in snapshots.numbers() if n > nimg]
@@ -146,7 +156,8 @@ def train(
                 run = _Run(
                     stage.plan, stage.until, mesh, batch, microbatches, seed, every, max_skips,
                     tuple(hooks), each, {**meta, "stage": i, "batch": batch, "seed": seed},
-                    snapshot_dtype, checkpoints, snapshots, logs, signals, dog, progress, log,
+                    snapshot_dtype, checkpoints, snapshots, logs, signals, dog,
+                    kept if i == index else keep(i), progress, log,
                 )  # fmt: skip
                 if i == index and nimg:
                     run.catch_up(state, nimg)
@@ -162,13 +173,12 @@ def train(
     return state, nimg
 
 
-def _resume(
-    checkpoints: Store, stages: Sequence[Stage], seed: int, batch: int, mesh: Mesh, log: Log
-) -> tuple[int, TrainState, int]:
-    """(stage, state, images seen) of the newest undamaged checkpoint, or of a fresh start."""
-    number = checkpoints.newest()
+def _state(
+    checkpoints: Store, number: int | None, plan: Plan, seed: int, batch: int, mesh: Mesh, log: Log
+) -> tuple[TrainState, int]:
+    """(state, images seen) of a checkpoint, or of a fresh start."""
     if number is None:
-        return 0, states.create(stages[0].plan, seed, mesh), 0
+        return states.create(plan, seed, mesh), 0
     meta = checkpoints.meta(number)
     nimg = meta["nimg"]
     if nimg % batch:
@@ -176,12 +186,12 @@ def _resume(
             f"the checkpoint has seen {nimg} images, which is not a multiple of the new batch "
             f"{batch}; the old batch was {meta['batch']}. Choose a batch that divides {nimg}"
         )
-    state = checkpoints.restore(number, "state", states.abstract(stages[meta["stage"]].plan, mesh))
+    state = checkpoints.restore(number, "state", states.abstract(plan, mesh))
     if meta["batch"] != batch:  # data, keys and schedules follow the images, hence the step
         step = meshes.place(jax.numpy.int32(nimg // batch), meshes.replicated(mesh))
         state = dataclasses.replace(state, step=step)
     log(f"resuming at {nimg} images from {checkpoints.folder / str(number)}")
-    return meta["stage"], state, nimg
+    return state, nimg
 
 
 @dataclasses.dataclass
@@ -205,6 +215,7 @@ class _Run:
     logs: writer.Writer | None
     signals: dict[str, int]
     dog: Watchdog
+    kept: Kept | None
     progress: bool
     log: Log
 
@@ -329,7 +340,7 @@ class _Run:
         self.log("compiling the training step ...")
         step = steps.jit_step(
             self.plan, state, batch=self.batch, mesh=self.mesh, microbatches=self.microbatches
-        ).compile(state, batch, frozen, key)
+        ).compile(state, batch, frozen, key, kept=self.kept)
         processes.meet()
         self.log(f"compiled in {step.trace_seconds + step.compile_seconds:.1f} s")
         return step
@@ -360,34 +371,3 @@ class _Run:
                     f"are those before them; the last checkpoint, at {saved} images, is kept in "
                     f"{self.checkpoints.folder}. Lower the learning rate, or look at the data"
                 )
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[dict[str, int]]:
-    """SIGTERM and SIGINT set `got`; a second one acts as usual. No-op outside the main thread.
-
-    With several processes SIGTERM is left to jax.distributed, which lets all stop at one step.
-    """
-    found: dict[str, int] = {}
-    old: dict[int, Any] = {}
-
-    several = jax.process_count() > 1
-
-    def handle(signum: int, frame: Any) -> None:
-        if several:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        found["got"] = signum
-        for s, h in old.items():
-            signal.signal(s, h)
-
-    try:
-        for s in (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT):
-            old[s] = signal.signal(s, handle)
-    except ValueError:
-        pass
-    try:
-        yield found
-    finally:
-        for s, h in old.items():
-            signal.signal(s, h)

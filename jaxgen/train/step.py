@@ -8,7 +8,7 @@ finite leaves params, optimizer and stats as they were and is counted in the sta
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +21,7 @@ from jaxgen import averaging
 from jaxgen.common import mesh as meshes
 from jaxgen.common import rng, trees
 from jaxgen.train import state as states
+from jaxgen.train.kept import Kept
 from jaxgen.train.plan import Context, Phase, Plan
 from jaxgen.train.state import TrainState
 
@@ -231,7 +232,7 @@ def _finish(
     return dataclasses.replace(state, step=state.step + 1, stats=stats, averages=averages), metrics
 
 
-def _absent(metrics: Mapping[str, Any]) -> Metrics:
+def _absent(metrics: Iterable[str]) -> Metrics:
     """What phases report when they are not due."""
     return {n: jnp.full((), jnp.nan, jnp.float32) for n in metrics}
 
@@ -299,17 +300,32 @@ class Step:
             before = traced[-1].out_info[1]
         return traced
 
-    def compile(self, *args: Any, options: Mapping[str, Any] | None = None) -> "Step":
-        """Compiles for arguments like these; options: of XLA's compiler."""
+    def compile(
+        self, *args: Any, options: Mapping[str, Any] | None = None, kept: Kept | None = None
+    ) -> "Step":
+        """Compiles for arguments like these.
+
+        options: of XLA's compiler. kept: where traced programs are taken from and given to.
+        """
         start = time.perf_counter()
-        traced = self.trace(*args)
-        lowered = [x.lower() for x in traced]
+        found = kept.programs(args) if kept else None
+        traced = [] if found else self.trace(*args)
         made = time.perf_counter()
-        with ThreadPoolExecutor(len(lowered)) as pool:
-            self.programs = list(pool.map(lambda x: x.compile(options), lowered))
+        if kept and not found:
+            found = kept.make(self._jitted, traced, args)
+        if found:
+            self.programs, names = found, [x.metrics for x in found]
+        else:
+            lowered = [x.lower() for x in traced]
+            with ThreadPoolExecutor(len(lowered)) as pool:
+                self.programs = list(pool.map(lambda x: x.compile(options), lowered))
+            names = [x.out_info[1] for x in traced]
         self.trace_seconds = made - start
         self.compile_seconds = time.perf_counter() - made
-        self._absent = [meshes.place(_absent(x.out_info[1]), self._whole) for x in traced]
+        self._absent = [
+            meshes.place(_absent(n), self._whole) if every > 1 else {}
+            for n, every in zip(names, self.every)
+        ]
         return self
 
     def __call__(
