@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def load_sheets(where: str, split: str, *, tile: int = 32, holdout: float = 0.1)
         raise FileNotFoundError(
             f"{root}: no sheets {prefix}_00.webp, {prefix}_01.webp, ... (or .png) in it"
         )
-    tiles = [_cut(path, tile) for path in sheets[prefix]]
+    with ThreadPoolExecutor(4) as pool:  # a second or two of many starts
+        tiles = list(pool.map(lambda path: _cut(path, tile), sheets[prefix]))
     images = np.concatenate(tiles)
     labels = label_dim = None
     if (root / "labels.npz").is_file():
