@@ -1,4 +1,4 @@
-"""Batches on grain: a batch is a pure function of (seed, step), whatever reads it.
+"""Batches in grain's order: a batch is a pure function of (seed, step), whatever reads it.
 
 Step n holds the elements n B .. (n+1) B - 1 of the endless shuffled sequence
 `MapDataset.range(len(source)).seed(seed).shuffle().repeat()`, in which every epoch is another
@@ -7,10 +7,10 @@ number and nothing else, and changing devices or processes changes no batch.
 """
 
 import collections
-import sys
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,28 @@ Batch = dict[str, np.ndarray]
 
 
 class Batches(Iterator[Batch]):
-    """Endless batches read ahead in the background; close it, or use it in a `with`."""
+    """Endless batches read ahead in the background; close it, or use it in a `with`.
 
-    def __init__(self, iterator: Any, pool: Executor | None):
-        self._iterator, self._pool = iterator, pool
+    A batch that is there is handed out in 0.05 ms of this thread. (Grain's own prefetching keeps
+    statistics, 0.2 ms, which become 20 where many threads want few cores.)
+    """
+
+    def __init__(
+        self, read: Callable[[int], Batch], start: int, ahead: int, threads: int, pool: Any
+    ):
+        self._read, self._steps, self._ahead = read, itertools.count(start), max(ahead, 1)
+        self._pools = [ThreadPoolExecutor(threads, "batches"), *([pool] if pool else [])]
+        self._coming: collections.deque[Future] = collections.deque()
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        while len(self._coming) < self._ahead + 1:
+            self._coming.append(self._pools[0].submit(self._read, next(self._steps)))
+        return self._coming.popleft().result()
 
     def close(self) -> None:
         """Stops the threads; a second call does nothing."""
-        self._iterator.close()
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for pool in reversed(self._pools):
+            pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "Batches":
         return self
@@ -88,10 +97,8 @@ def batches(
             return {"index": (places % 2**31).astype(np.int32)}
         return gather(source, np.array([order[int(i)] for i in places]), pool)
 
-    steps = grain.MapDataset.range(start_step, sys.maxsize).map(read)
     # One thread is enough without decoding, and several would fight for the interpreter.
-    options = grain.ReadOptions(num_threads=prefetch if pool else 1, prefetch_buffer_size=prefetch)
-    return Batches(iter(steps.to_iter_dataset(options)), pool)
+    return Batches(read, start_step, prefetch, prefetch if pool else 1, pool)
 
 
 def gather(source: Source, indices: np.ndarray, pool: Executor | None = None) -> Batch:

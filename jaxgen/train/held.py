@@ -67,13 +67,45 @@ def _stand_in(x: jax.Array) -> np.ndarray:
     return np.broadcast_to(np.zeros((), x.dtype), x.shape)
 
 
-def pack(flat: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The arrays, small ones of numpy as one; the names of those in order."""
-    names = [n for n, x in flat.items() if isinstance(x, np.ndarray) and x.nbytes < SMALL]
+def _packed(flat: Mapping[str, Any]) -> list[str]:
+    return [n for n, x in flat.items() if isinstance(x, np.ndarray) and x.nbytes < SMALL]
+
+
+def pack(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of an item by name as they are saved: small ones of numpy as one."""
+    names = _packed(flat)
     rest = {n: x for n, x in flat.items() if n not in {*names}}
     if names:
         rest[PACKED] = np.concatenate([np.ravel(flat[n]).view(np.uint8) for n in names])
-    return rest, names
+    return rest
+
+
+def describe(items: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """JSON: "arrays", item -> {name: [shape, dtype]}; "packed", item -> names in `PACKED`."""
+    kinds = {k: {n: [list(x.shape), str(x.dtype)] for n, x in t.items()} for k, t in items.items()}
+    return {"arrays": kinds, "packed": {k: _packed(t) for k, t in items.items()}}
+
+
+def described(meta: Any) -> bool:
+    """Whether it holds what `describe` gives ("packed" may be missing, as before it was there)."""
+    if not isinstance(meta, dict):
+        return False
+    arrays, packed = meta.get("arrays"), meta.get("packed", {})
+    return (
+        isinstance(arrays, dict)
+        and all(
+            isinstance(kind, list) and len(kind) == 2 and isinstance(kind[0], list)
+            for names in arrays.values()
+            for kind in (names.values() if isinstance(names, dict) else [None])
+        )
+        and isinstance(packed, dict)
+        and all(
+            isinstance(names, list)
+            and all(isinstance(n, str) and n in arrays.get(item, ()) for n in names)
+            and len(names) == len({*names})
+            for item, names in packed.items()
+        )
+    )
 
 
 def unpack(
