@@ -73,11 +73,9 @@ def _packed(flat: Mapping[str, Any]) -> list[str]:
 
 def pack(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of an item by name as they are saved: small ones of numpy as one."""
-    names = _packed(flat)
-    rest = {n: x for n, x in flat.items() if n not in {*names}}
-    if names:
-        rest[PACKED] = np.concatenate([np.ravel(flat[n]).view(np.uint8) for n in names])
-    return rest
+    rest = dict(flat)
+    small = [np.ravel(rest.pop(n)).view(np.uint8) for n in _packed(flat)]
+    return {**rest, PACKED: np.concatenate(small)} if small else rest
 
 
 def describe(items: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ Tree = Any
 def _behind() -> None:
     """Lets other threads have the cores before this one and those that it starts."""
     if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 # Starts saves, one after the other: Orbax numbers its operations process-wide.
@@ -380,7 +380,7 @@ class Store:
             n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
             for n, x in want.items()
         }
-        apart = {n: x for n, x in structs.items() if n not in {*packed}}
+        apart = {n: structs[n] for n in structs.keys() - {*packed}}
         together = {held.PACKED: jax.ShapeDtypeStruct((0,), np.uint8)} if packed else {}
         flat = self._read(number, item, ocp.args.StandardRestore(apart | together))
         if packed:
