@@ -23,8 +23,9 @@ Batch = dict[str, np.ndarray]
 class Batches(Iterator[Batch]):
     """Endless batches read ahead in the background; close it, or use it in a `with`.
 
-    A batch that is there is handed out in 0.05 ms of this thread. (Grain's own prefetching keeps
-    statistics, 0.2 ms, which become 20 where many threads want few cores.)
+    wait_seconds: time spent so far on batches that were asked for and not there yet; a loop that
+    keeps up hardly waits. (What a loop loses when it wakes a reader on cores that are all busy, 1
+    to 5 ms, is not waiting: the batch is there.)
     """
 
     def __init__(
@@ -33,11 +34,16 @@ class Batches(Iterator[Batch]):
         self._read, self._steps, self._ahead = read, itertools.count(start), max(ahead, 1)
         self._pools = [ThreadPoolExecutor(threads, "batches"), *([pool] if pool else [])]
         self._coming: collections.deque[Future] = collections.deque()
+        self.wait_seconds = 0.0
 
     def __next__(self) -> Batch:
         while len(self._coming) < self._ahead + 1:
             self._coming.append(self._pools[0].submit(self._read, next(self._steps)))
-        return self._coming.popleft().result()
+        begin = time.perf_counter()
+        try:
+            return self._coming.popleft().result()
+        finally:
+            self.wait_seconds += time.perf_counter() - begin
 
     def close(self) -> None:
         """Stops the threads; a second call does nothing."""
@@ -126,35 +132,26 @@ def epoch(
 
 
 class DeviceBatches(Iterator[Any]):
-    """Batches placed on the devices before they are asked for.
+    """Batches placed on the devices before they are asked for."""
 
-    wait_seconds: time spent so far waiting for host data; a loop that keeps up hardly waits.
-    """
-
-    def __init__(self, iterator: Iterator[Batch], put: Callable[[Batch], Any], ahead: int):
-        self._iterator, self._put, self._ahead = iterator, put, ahead
+    def __init__(self, batches: Batches, put: Callable[[Batch], Any], ahead: int):
+        self._batches, self._put, self._ahead = batches, put, ahead
         self._placed: collections.deque = collections.deque()
-        self.wait_seconds = 0.0
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time spent so far waiting for host data."""
+        return self._batches.wait_seconds
 
     def __next__(self) -> Any:
         while len(self._placed) <= self._ahead:
-            begin = time.perf_counter()
-            try:
-                batch = next(self._iterator)
-            except StopIteration:
-                break
-            finally:
-                self.wait_seconds += time.perf_counter() - begin
-            self._placed.append(self._put(batch))
-        if not self._placed:
-            raise StopIteration
+            self._placed.append(self._put(next(self._batches)))
         return self._placed.popleft()
 
     def close(self) -> None:
-        """Lets go of the placed batches and closes the iterator below."""
+        """Lets go of the placed batches and closes the host's."""
         self._placed.clear()
-        if hasattr(self._iterator, "close"):
-            self._iterator.close()
+        self._batches.close()
 
     def __enter__(self) -> "DeviceBatches":
         return self
@@ -163,8 +160,6 @@ class DeviceBatches(Iterator[Any]):
         self.close()
 
 
-def to_device(
-    iterator: Iterator[Batch], put: Callable[[Batch], Any], ahead: int = 2
-) -> DeviceBatches:
+def to_device(host: Batches, put: Callable[[Batch], Any], ahead: int = 2) -> DeviceBatches:
     """Batches mapped by `put` (such as common.mesh.put_batch on a mesh), `ahead` of them early."""
-    return DeviceBatches(iterator, put, ahead)
+    return DeviceBatches(host, put, ahead)
