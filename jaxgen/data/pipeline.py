@@ -1,4 +1,4 @@
-"""Batches on grain: a batch is a pure function of (seed, step), whatever reads it.
+"""Batches in grain's order: a batch is a pure function of (seed, step), whatever reads it.
 
 Step n holds the elements n B .. (n+1) B - 1 of the endless shuffled sequence
 `MapDataset.range(len(source)).seed(seed).shuffle().repeat()`, in which every epoch is another
@@ -7,10 +7,10 @@ number and nothing else, and changing devices or processes changes no batch.
 """
 
 import collections
-import sys
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,34 @@ Batch = dict[str, np.ndarray]
 
 
 class Batches(Iterator[Batch]):
-    """Endless batches read ahead in the background; close it, or use it in a `with`."""
+    """Endless batches read ahead in the background; close it, or use it in a `with`.
 
-    def __init__(self, iterator: Any, pool: Executor | None):
-        self._iterator, self._pool = iterator, pool
+    wait_seconds: time spent so far on batches that were asked for and not there yet; a loop that
+    keeps up hardly waits. (What a loop loses when it wakes a reader on cores that are all busy, 1
+    to 5 ms, is not waiting: the batch is there.)
+    """
+
+    def __init__(
+        self, read: Callable[[int], Batch], start: int, ahead: int, threads: int, pool: Any
+    ):
+        self._read, self._steps, self._ahead = read, itertools.count(start), max(ahead, 1)
+        self._pools = [ThreadPoolExecutor(threads, "batches"), *([pool] if pool else [])]
+        self._coming: collections.deque[Future] = collections.deque()
+        self.wait_seconds = 0.0
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        while len(self._coming) < self._ahead + 1:
+            self._coming.append(self._pools[0].submit(self._read, next(self._steps)))
+        begin = time.perf_counter()
+        try:
+            return self._coming.popleft().result()
+        finally:
+            self.wait_seconds += time.perf_counter() - begin
 
     def close(self) -> None:
         """Stops the threads; a second call does nothing."""
-        self._iterator.close()
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for pool in reversed(self._pools):
+            pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "Batches":
         return self
@@ -88,10 +103,8 @@ def batches(
             return {"index": (places % 2**31).astype(np.int32)}
         return gather(source, np.array([order[int(i)] for i in places]), pool)
 
-    steps = grain.MapDataset.range(start_step, sys.maxsize).map(read)
     # One thread is enough without decoding, and several would fight for the interpreter.
-    options = grain.ReadOptions(num_threads=prefetch if pool else 1, prefetch_buffer_size=prefetch)
-    return Batches(iter(steps.to_iter_dataset(options)), pool)
+    return Batches(read, start_step, prefetch, prefetch if pool else 1, pool)
 
 
 def gather(source: Source, indices: np.ndarray, pool: Executor | None = None) -> Batch:
@@ -119,35 +132,26 @@ def epoch(
 
 
 class DeviceBatches(Iterator[Any]):
-    """Batches placed on the devices before they are asked for.
+    """Batches placed on the devices before they are asked for."""
 
-    wait_seconds: time spent so far waiting for host data; a loop that keeps up hardly waits.
-    """
-
-    def __init__(self, iterator: Iterator[Batch], put: Callable[[Batch], Any], ahead: int):
-        self._iterator, self._put, self._ahead = iterator, put, ahead
+    def __init__(self, batches: Batches, put: Callable[[Batch], Any], ahead: int):
+        self._batches, self._put, self._ahead = batches, put, ahead
         self._placed: collections.deque = collections.deque()
-        self.wait_seconds = 0.0
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time spent so far waiting for host data."""
+        return self._batches.wait_seconds
 
     def __next__(self) -> Any:
         while len(self._placed) <= self._ahead:
-            begin = time.perf_counter()
-            try:
-                batch = next(self._iterator)
-            except StopIteration:
-                break
-            finally:
-                self.wait_seconds += time.perf_counter() - begin
-            self._placed.append(self._put(batch))
-        if not self._placed:
-            raise StopIteration
+            self._placed.append(self._put(next(self._batches)))
         return self._placed.popleft()
 
     def close(self) -> None:
-        """Lets go of the placed batches and closes the iterator below."""
+        """Lets go of the placed batches and closes the host's."""
         self._placed.clear()
-        if hasattr(self._iterator, "close"):
-            self._iterator.close()
+        self._batches.close()
 
     def __enter__(self) -> "DeviceBatches":
         return self
@@ -156,8 +160,6 @@ class DeviceBatches(Iterator[Any]):
         self.close()
 
 
-def to_device(
-    iterator: Iterator[Batch], put: Callable[[Batch], Any], ahead: int = 2
-) -> DeviceBatches:
+def to_device(host: Batches, put: Callable[[Batch], Any], ahead: int = 2) -> DeviceBatches:
     """Batches mapped by `put` (such as common.mesh.put_batch on a mesh), `ahead` of them early."""
-    return DeviceBatches(iterator, put, ahead)
+    return DeviceBatches(host, put, ahead)

@@ -34,10 +34,18 @@ def _item(player: str, profile: str) -> str:
     return f"{player}.{profile}"
 
 
-def _cast(plan: Plan, player: str, tree: Tree, dtype: str) -> Tree:
+# In one program: array by array the loop would wait 20 ms for digits, and compile for 1.5 s.
+_as_type = jax.jit(lambda xs, dtype: [x.astype(dtype) for x in xs], static_argnums=1)
+
+
+def _cast(plan: Plan, items: Mapping[str, Tree], dtype: str) -> dict[str, Tree]:
     """Trained floats to `dtype`; fixed leaves (random frequencies) keep float32."""
-    fixed = plan.fixed_mask(player, tree)
-    return jax.tree.map(lambda x, f: x if f or x.dtype == dtype else x.astype(dtype), tree, fixed)
+    leaves, structure = jax.tree.flatten(dict(items))
+    fixed = jax.tree.leaves({k: plan.fixed_mask(k.split(".")[0], t) for k, t in items.items()})
+    wide = [i for i, x in enumerate(leaves) if not (fixed[i] or x.dtype == dtype)]
+    for i, x in zip(wide, _as_type([leaves[i] for i in wide], dtype) if wide else []):
+        leaves[i] = x
+    return jax.tree.unflatten(structure, leaves)
 
 
 def save(
@@ -46,12 +54,16 @@ def save(
     """Starts saving all tracked averages in float32 or float16; returns the seconds held up."""
     start = time.perf_counter()
     items = {
-        _item(player, profile): _cast(plan, player, tree, dtype)
+        _item(player, profile): tree
         for profile, players in state.averages.items()
         for player, tree in players.items()
     }
     lengths = {n: t.sigma_rel for n, t in plan.averages.items() if isinstance(t, Power)}
-    store.save(nimg, items, {**meta, "nimg": nimg, "sigma_rel": lengths, "dtype": dtype})
+    store.save(
+        nimg,
+        _cast(plan, items, dtype),
+        {**meta, "nimg": nimg, "sigma_rel": lengths, "dtype": dtype},
+    )
     return time.perf_counter() - start
 
 

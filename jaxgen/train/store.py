@@ -6,9 +6,10 @@ not notice flipped bytes, so right before the rename the first process writes
 nothing is read before its files have been checked. Arrays are kept flat, under their names; a
 restore always has a target, and names are compared first.
 
-A save holds its caller up only while it takes hold of the arrays' values; Orbax, which needs tens
-of milliseconds to start, is started in a thread. Not so with several processes, whose barriers have
-to come in one order with the steps' collectives, nor with split arrays, which it writes by shards.
+A save holds its caller up only while it takes hold of the arrays' values (held.py); Orbax, which
+needs tens of milliseconds to start, is started in a thread, one for all stores: with several
+processes all start the same saves in the same order. Its barriers then are the coordinator's, and
+no collectives, which would have to come in one order with those of the steps.
 
 Only this file knows Orbax.
 """
@@ -19,6 +20,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,16 +35,22 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.path import atomicity
 
 from jaxgen.common import trees
-from jaxgen.train import sums
+from jaxgen.train import held, sums
 
 # Orbax and absl report their inner workings at INFO and WARNING; errors still come through.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 Tree = Any
 
-# Orbax numbers its operations process-wide: of two saves that start at once in two stores, one
-# would wait for the other's folders.
-_STARTING = threading.Lock()
+
+def _behind() -> None:
+    """Lets other threads have the cores before this one and those that it starts."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+# Starts saves, one after the other: Orbax numbers its operations process-wide.
+_WORKER = ThreadPoolExecutor(1, "saves", _behind)
 
 
 class SaveError(RuntimeError):
@@ -82,6 +90,21 @@ def _sealed(store: "Store") -> type:
             await super().finalize()
 
     return Sealed
+
+
+def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+    """Orbax's, without two costs: compression, which saves 8 % of floats and takes twice all other
+    work, and another copy on the host of arrays that nobody changes."""
+    types = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),
+    )
+    writer = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=types)
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    registry.add(None, ocp.args.PyTreeSave, writer)
+    for args in (ocp.args.StandardRestore, ocp.args.JsonSave, ocp.args.JsonRestore):
+        registry.add(None, args)
+    return registry
 
 
 @contextlib.contextmanager
@@ -133,23 +156,25 @@ class Store:
         self.read_only = read_only
         self.log = log
         self._pending: int | None = None
-        # Starting a thread waits for a core, 8 ms where all are busy: it is there before a save.
-        self._worker = ThreadPoolExecutor(1, f"saves to {self.folder.name}")
         self._starting: Future | None = None  # Orbax's part of the pending save
+        several = {*range(jax.process_count())} if jax.process_count() > 1 else None
         if not read_only:
-            self._worker.submit(int)
+            _WORKER.submit(int)  # starting a thread waits for a core, 8 ms where all are busy
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._sound: set[tuple[int, str]] = set()  # items whose sums have been checked
         try:
             self._manager = ocp.CheckpointManager(
                 self.folder,
+                handler_registry=_handlers(),
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=keep,
-                    create=True,
+                    create=False,
                     cleanup_tmp_directories=not read_only,
                     temporary_path_class=_sealed(self),
                     # Two stores may save at the same time; their processes must not mix them up.
+                    # Where processes are named, Orbax waits for them without collectives.
                     multiprocessing_options=ocp.options.MultiprocessingOptions(
-                        barrier_sync_key_prefix=self.folder.name
+                        barrier_sync_key_prefix=self.folder.name, active_processes=several
                     ),
                 ),
             )
@@ -158,6 +183,8 @@ class Store:
                 f"{self.folder}: its entries cannot be listed ({e}); look at the files "
                 "_CHECKPOINT_METADATA of its entries: a damaged one may be removed, none is needed"
             ) from e
+        # The loop asks that, counting steps; Orbax would tell another count, images.
+        self._manager.reached_preemption = lambda _: False
 
     def __enter__(self):
         return self
@@ -168,7 +195,6 @@ class Store:
             self.wait()
         except SaveError as e:
             error = e
-        self._worker.shutdown()
         try:
             self._manager.close()
         except Exception as e:
@@ -184,39 +210,43 @@ class Store:
         """Starts writing an entry and returns the seconds the caller was held up.
 
         Arrays may be donated or changed right after. An entry of that number is replaced. Until it
-        is written, the host holds a copy of the arrays (on CPU they are shared until donated).
+        is written, its arrays are there a second time (`held.take` says where).
 
         Raises:
-          SaveError: this entry (unless a thread starts it), or the one before it, could not be
-          written.
+          SaveError: the entry before this one could not be written (or this one, where the caller
+          has to wait until split arrays are fetched).
         """
         start = time.perf_counter()
         self.wait()
         self._sound = {(n, i) for n, i in self._sound if n != number}
-        if jax.process_count() == 1 and all(map(_whole, jax.tree.leaves(items))):
-            work = number, jax.device_get(jax.tree.map(_own, dict(items))), dict(meta)
-            self._starting = self._worker.submit(self._start, *work)
-        else:
-            try:
-                self._start(number, items, meta)
-            except Exception as e:
-                self._pending = None
-                raise self.failure(f"{self.folder / str(number)}", e, number) from e
+        values, safe = held.take(dict(items))
+        self._starting = _WORKER.submit(self._start, number, values, dict(meta))
         self._pending = number
+        if not safe:
+            self._started()
         return time.perf_counter() - start
 
     def _start(self, number: int, items: Mapping[str, Tree], meta: Mapping[str, Any]) -> None:
         """What Orbax does of a save before it goes on in threads of its own."""
         flat = {k: _flat(t) for k, t in items.items()}
-        arrays = {k: {n: _kind(x) for n, x in t.items()} for k, t in flat.items()}
-        args = {k: ocp.args.StandardSave(t) for k, t in flat.items()}
-        args["meta"] = ocp.args.JsonSave({**meta, "arrays": arrays})
-        with _STARTING:
-            if number in self._manager.all_steps():
-                self._manager.delete(number)
-            self._prune()
-            if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
-                raise OSError("the checkpoint library declined to save")
+        about, arrays = held.describe(flat), {k: held.pack(t) for k, t in flat.items()}
+        args = {k: ocp.args.PyTreeSave(t) for k, t in arrays.items()}
+        args["meta"] = ocp.args.JsonSave({**meta, **about})
+        if number in self._manager.all_steps():
+            self._manager.delete(number)
+        self._prune()
+        if not self._manager.save(number, args=ocp.args.Composite(**args), force=True):
+            raise OSError("the checkpoint library declined to save")
+
+    def _started(self) -> None:
+        """Waits until Orbax has taken the pending save over, or raises SaveError."""
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            try:
+                starting.result()
+            except Exception as e:
+                number, self._pending = self._pending, None
+                raise self.failure(f"{self.folder / str(number)}", e, number) from e
 
     def wait(self, but: int | None = None) -> None:
         """Returns when the last save and its checksums are on disk, or raises SaveError.
@@ -225,19 +255,12 @@ class Store:
         """
         if self._pending in (None, but):
             return
+        self._started()
         number, self._pending = self._pending, None
         try:
-            if self._starting is not None:
-                starting, self._starting = self._starting, None
-                starting.result()
             self._manager.wait_until_finished()
         except Exception as e:
             raise self.failure(f"{self.folder / str(number)}", e, number) from e
-
-    def done(self) -> bool:
-        """Whether nothing is being written; `wait` then returns at once."""
-        starting = self._starting is not None and not self._starting.done()
-        return self._pending is None or not (starting or self._manager.is_saving_in_progress())
 
     def failure(self, what: str, e: Exception, but: int | None = None) -> SaveError:
         """The error to raise when `what` could not be written; entry `but` is not called intact."""
@@ -318,7 +341,7 @@ class Store:
         """The JSON saved with an entry. Raises DamagedError."""
         self._check(number, "meta")
         found = self._read(number, "meta", ocp.args.JsonRestore())
-        if not isinstance(found, dict) or not _are_kinds(found.get("arrays")):
+        if not held.described(found):
             raise DamagedError(f"{self.folder / str(number) / 'meta'} does not name its arrays")
         return found
 
@@ -339,7 +362,8 @@ class Store:
           DamagedError: naming the files. ValueError: listing missing, unexpected, misshapen ones.
         """
         self._check(number, item)
-        saved = self.meta(number)["arrays"]
+        meta = self.meta(number)
+        saved, packed = meta["arrays"], meta.get("packed", {}).get(item, [])
         what = f"{self.folder / str(number)}, item {item!r},"
         if item not in saved:
             raise ValueError(f"{what} does not exist; there are {sorted(saved)}")
@@ -356,27 +380,12 @@ class Store:
             n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
             for n, x in want.items()
         }
-        flat = self._read(number, item, ocp.args.StandardRestore(structs))
+        apart = {n: structs[n] for n in structs.keys() - {*packed}}
+        together = {held.PACKED: jax.ShapeDtypeStruct((0,), np.uint8)} if packed else {}
+        flat = self._read(number, item, ocp.args.StandardRestore(apart | together))
+        if packed:
+            try:
+                flat |= held.unpack(flat[held.PACKED], packed, saved[item], structs)
+            except ValueError as e:
+                raise DamagedError(f"{what} cannot be unpacked: {e}") from e
         return jax.tree.unflatten(jax.tree.structure(target), [flat[n] for n in want])
-
-
-def _own(x: Any) -> Any:
-    """A numpy array, which may be changed by its owner, is copied; jax's cannot be changed."""
-    return x.copy() if isinstance(x, np.ndarray) else x
-
-
-def _whole(x: Any) -> bool:
-    return not isinstance(x, jax.Array) or (x.is_fully_addressable and x.is_fully_replicated)
-
-
-def _kind(x: Any) -> list:
-    return [list(x.shape), str(x.dtype)]
-
-
-def _are_kinds(arrays: Any) -> bool:
-    """Whether it is {item: {name: [shape, dtype]}}, as `save` writes."""
-    return isinstance(arrays, dict) and all(
-        isinstance(kind, list) and len(kind) == 2 and isinstance(kind[0], list)
-        for names in arrays.values()
-        for kind in (names.values() if isinstance(names, dict) else [None])
-    )

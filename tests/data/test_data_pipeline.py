@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxgen.data.pipeline import batches, epoch, to_device
+from jaxgen.data.pipeline import Batches, batches, epoch, to_device
 from jaxgen.data.source import ArraySource, Source
 
 
@@ -123,25 +123,37 @@ def test_epoch_is_in_order_with_a_short_end():
         assert [len(b["image"]) for b in epoch(source, 10, drop_remainder=True)] == [10, 10]
 
 
-def test_to_device_keeps_two_ahead_and_counts_waiting():
+@pytest.mark.parametrize("seconds", [0.0, 0.03])
+def test_to_device_keeps_two_ahead_and_counts_waiting(seconds):
+    """Five batches one after the other, each read in so many seconds, by a loop of no work."""
     placed = []
 
     def put(b):
         placed.append(b)
         return b["index"] + 100
 
-    def slow():
-        for b in epoch(small(), 5):
-            time.sleep(0.01)
-            yield b
+    def read(step):
+        time.sleep(seconds)
+        return {"index": np.arange(5) + 5 * step}
 
-    with to_device(slow(), put) as it:
-        first = next(it)
+    host = Batches(read, start=3, ahead=1, threads=1, pool=None)
+    with to_device(host, put) as it:
+        np.testing.assert_array_equal(next(it), np.arange(115, 120))
         assert len(placed) == 3
-        np.testing.assert_array_equal(first, np.arange(100, 105))
-        rest = list(it)
-        assert len(rest) == 4 and len(placed) == 5
-        assert 0.04 < it.wait_seconds < 2
+        np.testing.assert_array_equal(next(it), np.arange(120, 125))
+        np.testing.assert_array_equal(next(it), np.arange(125, 130))
+        assert len(placed) == 5
+        assert 5 * seconds * 0.9 <= it.wait_seconds < 5 * seconds + 1
+
+
+def test_batches_that_are_there_are_not_waited_for():
+    with batches(small(), 4, 0) as it:
+        next(it)
+        time.sleep(0.3)
+        waited = it.wait_seconds
+        for _ in range(3):
+            next(it)
+        assert it.wait_seconds - waited < 0.05
 
 
 def test_to_device_on_a_mesh():
