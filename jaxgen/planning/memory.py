@@ -9,6 +9,8 @@ The model of the compiler, in the order of the trace (docs/planning.md: how near
   product's at the same time, and dropped after it. Products then read operands that are stored.
 - Gradients of such parameters are kept in parts.
 - A value is held from its operation to the last kernel that reads it.
+- Fewer images than PIECES leave a TPU's tiles empty. XLA then cuts every row of pixels into PIECES
+  for a convolution and folds them into the batch: what it reads and writes is held in both forms.
 - New parameters, optimizer and averages take the place of the old ones, as what a loop carries.
 """
 
@@ -26,6 +28,7 @@ from jaxgen.planning.program import PRODUCTS, Op, Program, Value
 LANES = 128
 SMALLEST = 512  # bytes of an array on a TPU
 SMALL = 4096  # bytes that any kernel may read beside
+PIECES = 8  # of a row of pixels
 AHEAD = 2  # gathered parameters at a time: those in use and the next
 KINDS = ("activations", "weights", "gradients")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
@@ -106,7 +109,7 @@ class Rules:
     size: bytes of a value. split: the part of a value without the batch that one chip keeps, as a
     share of 1 (fsdp). seconds: of a kernel, from its operation, dtype and bytes. gathered: whether
     products read parameters that are gathered for them. into_products: whether products compute
-    elementwise operands themselves.
+    elementwise operands themselves. folds: whether convolutions fold rows of pixels into the batch.
     """
 
     size: Callable[[Value], int]
@@ -114,6 +117,7 @@ class Rules:
     seconds: Callable[[Op, str, float], float]
     gathered: bool = False
     into_products: bool = True
+    folds: bool = False
 
 
 def _elementwise(op: Op) -> bool:
@@ -148,6 +152,7 @@ class _Stored:
                 if v not in outputs and self._inline(v) and (little or soon):
                     self.kept[v], self.reads[v] = False, sources
         self.last, self.weight = self._needs()
+        self.folded = self._folded() if rules.folds else set()
 
     def sources(self, op: Op) -> frozenset[int]:
         """The stored values that an operation reads, through what is not stored."""
@@ -187,6 +192,24 @@ class _Stored:
                 weight[v] |= product
         return last, weight
 
+    def _folded(self) -> set[int]:
+        """What convolutions of more than one pixel read and write, in rows longer than PIECES."""
+        values, found = self.program.values, set()
+        for op in self.program.ops:
+            if op.name != "conv_general_dilated":
+                continue
+            kernels = [values[v] for v in (*op.ins, *op.outs) if not values[v].batch]
+            if any(math.prod(k.shape[:-2]) > 1 for k in kernels):
+                images = [v for v in (*op.ins, *op.outs) if values[v].batch]
+                found |= {v for v in images if values[v].shape[-2] > PIECES}
+        return found
+
+
+def folded(value: Value) -> int:
+    """Bytes of images (..., w, c) on a TPU with cut rows, each piece with a pixel of the next."""
+    width = value.shape[-2]
+    return round(padded(value) * (math.ceil(width / PIECES) + 1) * PIECES / width)
+
 
 def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
     """The most that a program holds at a time beside its inputs.
@@ -202,7 +225,7 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
     def size_of(v: int) -> tuple[str, int]:
         size = rules.size(values[v])
         if values[v].batch:
-            return "activations", size
+            return "activations", size + (folded(values[v]) if v in stored.folded else 0)
         part = round(size * rules.split(values[v]))
         if stored.weight[v]:
             return "weights", part if rules.gathered else size

@@ -102,6 +102,18 @@ def test_tiles():
     assert memory.plain(value((8, 3), "float32")) == 8 * 3 * 4
 
 
+def test_few_images_at_a_time_are_folded_on_tpus():
+    said = lambda topology, batch, n=1: any(
+        "folds rows of pixels" in note
+        for note in estimate.estimate(
+            nets.plan(), chips.parse(topology), meshes.abstract_mesh(8), nets.structs(batch),
+            microbatches=n,
+        ).notes
+    )  # fmt: skip
+    assert said("v5e:2x4", 32) and said("v5e:2x4", 64, 2)
+    assert not said("v5e:2x4", 64) and not said("h200:8", 32)
+
+
 def test_collectives_are_those_of_the_compiled_step():
     """Every weight is gathered for the forward and the backward pass, its gradient summed once."""
     plan, mesh = nets.plan(), meshes.make_mesh(1, 8)
