@@ -130,7 +130,7 @@ def estimate(
         _Split(mesh),
         rates.seconds,
         gathered=fsdp > 1,
-        into_products=tpu,
+        into_products=tpu and not few,  # what is folded is stored
         folds=tpu and few,
     )
     params = {f"params/{n}": x for n, x in trees.leaves(state.params).items()}
