@@ -102,16 +102,20 @@ def test_tiles():
     assert memory.plain(value((8, 3), "float32")) == 8 * 3 * 4
 
 
-def test_few_images_at_a_time_are_folded_on_tpus():
-    said = lambda topology, batch, n=1: any(
-        "folds rows of pixels" in note
-        for note in estimate.estimate(
-            nets.plan(), chips.parse(topology), meshes.abstract_mesh(8), nets.structs(batch),
-            microbatches=n,
-        ).notes
-    )  # fmt: skip
-    assert said("v5e:2x4", 32) and said("v5e:2x4", 64, 2)
-    assert not said("v5e:2x4", 64) and not said("h200:8", 32)
+@pytest.mark.parametrize(
+    "topology, batch, microbatches, folds",
+    [("v5e:2x4", 32, 1, True), ("v5e:2x4", 64, 2, True), ("v5e:2x4", 64, 1, False),
+     ("h200:8", 32, 1, False)],
+)  # fmt: skip
+def test_few_images_at_a_time_are_folded_on_tpus(topology, batch, microbatches, folds, monkeypatch):
+    """What is folded is stored before products read it."""
+    pod, mesh, rules, peak = chips.parse(topology), meshes.abstract_mesh(8), [], memory.peak
+    monkeypatch.setattr(memory, "peak", lambda p, r, f: rules.append(r) or peak(p, r, f))
+    data = nets.structs(batch)
+    found = estimate.estimate(nets.plan(), pod, mesh, data, microbatches=microbatches)
+    assert {r.folds for r in rules} == {folds}
+    assert {r.into_products for r in rules} == {pod.chip.kind == "tpu" and not folds}
+    assert any("folds rows of pixels" in note for note in found.notes) == folds
 
 
 def test_collectives_are_those_of_the_compiled_step():
