@@ -131,7 +131,7 @@ def estimate(
         rates.seconds,
         gathered=fsdp > 1,
         into_products=tpu and not few,  # what is folded is stored
-        folds=tpu and few,
+        pieces=(memory.PIECES if few else 1) if tpu else 0,
     )
     params = {f"params/{n}": x for n, x in trees.leaves(state.params).items()}
     programs, sent, notes = [], [], []
