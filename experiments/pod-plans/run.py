@@ -1,7 +1,7 @@
 """Which runs of the papers' sizes fit on which pods, and how fast should they be?
 
-For every preset and pod the estimate of `jaxgen plan`, with the first of a few settings that fits;
-three rows are compiled by the TPU's compiler beside, whose numbers are kept in compiled.json. Where
+For every preset and pod the estimate of `jaxgen plan`, with the first of a few settings that fits.
+A few cases are compiled by the TPU compiler beside, whose numbers are kept in compiled.json. Where
 libtpu is installed, those that are missing there are compiled.
 """
 
@@ -10,6 +10,8 @@ import functools
 import importlib.metadata
 import importlib.util
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -35,16 +37,25 @@ PRESETS = {
     "StyleGAN2-F 1024": "stylegan2/ffhq1024.py:f",
     "StyleGAN3-R 1024": "stylegan3/paper.py:r,size=1024",
 }
+CHECKS = {  # only compiled: a small GAN, and a part of EDM2-XXL that compiles in minutes
+    "StyleGAN2 32": "ada/paper.py:cifar10,noaug",
+    "EDM2-XXL, one level": "edm2/imagenet512.py:xxl",
+}
+ONE_LEVEL = ("channel_mult=(1,)", "num_blocks=2", "attn_resolutions=()", "channels_per_head=512")
 GANS = ("StyleGAN2-F 1024", "StyleGAN3-R 1024")
 PODS = ("v5e:16x16", "v5p:8x8x8", "v6e:16x16", "h200:8", "h200:64", "h200:512")
 GAN_PODS = ("v5e:2x4", "v5p:2x2x2", "v6e:2x4", *PODS[3:])  # their batch is 32
 GROUP = 4  # images that a discriminator compares: the fewest of a chip
 SHARED = {"v5e": 16, "v5p": 64, "v6e": 16, "h200": 8}  # mesh.fsdp of diffusion models
 FULL = 0.9  # of a chip's memory may be taken
-COMPILED = (
-    ("EDM2-XS 512", "v5e:16x16"),
-    ("EDM2-XS 512", "v6e:16x16"),
-    ("EDM2-XXL 512", "v5p:8x8x8"),
+COMPILED = (  # preset, pod, batch, fsdp
+    ("EDM2-XS 512", "v5e:16x16", 2048, 16),
+    ("EDM2-XS 512", "v6e:16x16", 2048, 16),
+    ("EDM2-XXL 512", "v5p:8x8x8", 2048, 64),
+    ("EDM2-XXL 512", "v5p:4x4x4", 2048, 16),
+    ("EDM2-XXL, one level", "v5p:2x2x1", 16, 4),
+    ("EDM2-XXL, one level", "v5p:2x2x1", 16, 1),
+    ("StyleGAN2 32", "v5e:2x2", 256, 1),
 )
 KEPT = Path(__file__).resolve().parent / "compiled.json"
 WEAK = {  # 16 to 512 chips: (a slice's shape, slices)
@@ -72,9 +83,12 @@ class Setting:
 @functools.cache
 def opened(preset: str, remat: bool, debug: bool) -> tuple[Any, Any, Mapping[str, Any], str]:
     """(config, plan, facts, dtype of images) of a preset."""
-    spec = PRESETS[preset]
+    spec = {**PRESETS, **CHECKS}[preset]
     spec += (",debug" if ":" in spec else ":debug") * debug
-    config = cli.load_config(str(common.ROOT / "configs" / spec), ["--config.dtype=bfloat16"])
+    changes = [f"model.{o}" for o in ONE_LEVEL] if "level" in preset else []
+    config = cli.load_config(
+        str(common.ROOT / "configs" / spec), [f"--config.{c}" for c in ("dtype=bfloat16", *changes)]
+    )
     if remat:
         config.model.remat = True
     facts, dtype, _ = command.facts_of(config, None, None)
@@ -170,52 +184,63 @@ def row(e: common.Experiment, preset: str, pod: Any) -> common.Row:
     }
 
 
-def compiled(e: common.Experiment, preset: str, pod: Any, found: common.Row) -> Mapping[str, Any]:
-    """What the compiler says of a row: kept, or compiled now; empty without libtpu."""
-    same = {n: found[n] for n in ("preset", "pod", "batch", "fsdp", "remat", "microbatches")}
+def allocated() -> int | None:
+    """Bytes of the fullest program's temporaries as libtpu's log of this process has them.
+
+    What XLA tells programs counts holes between arrays twice.
+    """
+    folder = Path(os.environ.get("TPU_LOG_DIR", "/tmp/tpu_logs"))
+    text = "".join(f.read_text() for f in folder.glob(f"tpu_driver.*.INFO.*.{os.getpid()}"))
+    said = re.findall(r"Program hbm req.*\n(?:    .*\n)*?    HLO temp +([\d.]+)([KMG]) ", text)
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return max((round(float(n) * unit[u]) for n, u in said), default=None)
+
+
+def compiled(e: common.Experiment, preset: str, pod: str, batch: int, fsdp: int) -> common.Row:
+    """What the compiler says of a case, kept or compiled now, beside the estimate.
+
+    Empty without libtpu.
+    """
+    where, how = chips.parse(pod), Setting(fsdp, False, 1)
+    same = {"preset": preset, "pod": pod, "batch": batch, "fsdp": fsdp}
     kept = json.loads(KEPT.read_text()) if KEPT.is_file() else []
-    for entry in kept:
-        if {n: entry[n] for n in same} == same:
-            return entry
-    if not importlib.util.find_spec("libtpu"):
+    entry = next((x for x in kept if {n: x[n] for n in same} == same), None)
+    if entry is None and not importlib.util.find_spec("libtpu"):
         e.log(f"{preset} on {pod} is not in {KEPT.name}, and libtpu is not here to compile it")
         return {}
-    _, made, _, _ = opened(preset, found["remat"], e.debug)
-    shape = "x".join(map(str, pod.shape))
-    mesh = meshes.make_mesh(-1, found["fsdp"], devices=aot.devices(f"{pod.name}:{shape}"))
-    start = time.process_time()
-    programs = aot.compile_step(
-        made,
-        data_of(preset, found["batch"], e.debug),
-        mesh,
-        microbatches=found["microbatches"],
-        log=e.log,
-    )
-    versions = {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "libtpu")}
-    entry = same | {
-        "commit": provenance.commit(),
-        "versions": versions,
-        "cpu_seconds": round(time.process_time() - start, 1),
-        "programs": [dataclasses.asdict(p) for p in programs],
-    }
-    if not e.debug:
-        KEPT.write_text(json.dumps([*kept, entry], indent=1) + "\n")
-    return entry
-
-
-def beside(found: common.Row, entry: Mapping[str, Any], pod: Any) -> common.Row:
-    """Columns of a compiled row."""
+    if entry is None:
+        _, made, _, _ = opened(preset, False, e.debug)
+        mesh = meshes.make_mesh(-1, fsdp, devices=aot.devices(pod))
+        start = time.process_time()
+        programs = aot.compile_step(made, data_of(preset, batch, e.debug), mesh, log=e.log)
+        entry = same | {
+            "commit": provenance.commit(),
+            "versions": {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "libtpu")},
+            "cpu_seconds": round(time.process_time() - start, 1),
+            "allocated": allocated(),
+            "programs": [dataclasses.asdict(p) for p in programs],
+        }
+        if not e.debug:
+            KEPT.write_text(json.dumps([*kept, entry], indent=1) + "\n")
+    found = plan(e, preset, where, batch, how)
     programs = [aot.Program(**(p | {"phases": tuple(p["phases"])})) for p in entry["programs"]]
-    whole = aot.combined(programs)
-    mine, its = found["GiB"], whole["need"] / chips.GIB
-    return {
-        "compiled GiB": round(its, 2),
-        "memory": f"{mine / its - 1:+.1%}",
-        "compiled TFLOP": whole["flops"] / 1e12,
-        "FLOPs": f"{found['TFLOP a chip'] / (whole['flops'] / 1e12) - 1:+.1%}",
-        "compiler's compute ms": whole["cycles"] / CLOCK[pod.name] * 1e3,
-        "compiled collectives MiB": round(sum(whole["collectives"].values()) / 2**20),
-        "compiled code GiB": round(whole["code"] / chips.GIB, 2),
+    its = aot.combined(programs)
+    holds = entry["allocated"] and its["need"] - its["temporary"] + entry["allocated"]
+    return same | {
+        "settings": str(how),
+        "images a chip": batch // where.chips,
+        "GiB": round(found.need / chips.GIB, 2),
+        "compiled GiB": round(its["need"] / chips.GIB, 2),
+        "memory": f"{found.need / its['need'] - 1:+.1%}",
+        "allocated GiB": holds and round(holds / chips.GIB, 2),
+        "against it": holds and f"{found.need / holds - 1:+.1%}",
+        "TFLOP a chip": sum(found.flops.values()) / 1e12,
+        "compiled TFLOP": its["flops"] / 1e12,
+        "FLOPs": f"{sum(found.flops.values()) / its['flops'] - 1:+.1%}",
+        "compute ms": found.seconds["compute"] * 1e3,
+        "compiler's ms": its["cycles"] / CLOCK[where.name] * 1e3,
+        "compiled collectives MiB": round(sum(its["collectives"].values()) / 2**20),
+        "compiled code GiB": round(its["code"] / chips.GIB, 2),
         "compile CPU s": entry["cpu_seconds"] and round(entry["cpu_seconds"]),
     }
 
@@ -256,7 +281,11 @@ def weak(e: common.Experiment) -> list[common.Row]:
 
 SHOWN = (
     "preset", "pod", "batch", "settings", "GiB", "of", "fits", "step ms", "MFU", "images/s", "days",
-    "chip-hours", "efficiency", "compiled GiB", "memory",
+    "chip-hours", "efficiency",
+)  # fmt: skip
+BESIDE = (
+    "preset", "pod", "settings", "images a chip", "GiB", "compiled GiB", "memory", "allocated GiB",
+    "against it", "TFLOP a chip", "compiled TFLOP", "compute ms", "compiler's ms",
 )  # fmt: skip
 
 
@@ -268,16 +297,15 @@ def run(e: common.Experiment) -> None:
         for preset in presets:
             pods = GAN_PODS if preset in GANS else PODS
             for text in ("v5e:4x4", "h200:8") if e.debug else pods:
-                pod = chips.parse(text)
-                found = row(e, preset, pod)
-                if (preset, text) in COMPILED and (entry := compiled(e, preset, pod, found)):
-                    found |= beside(found, entry, pod)
-                rows.append(found)
+                rows.append(row(e, preset, chips.parse(text)))
         scaling = [] if e.debug else weak(e)
+        checks = [] if e.debug else [c for case in COMPILED if (c := compiled(e, *case))]
     figure(e, rows, scaling)
-    e.write([*rows, *({"preset": "weak scaling of EDM2-XXL 512"} | r for r in scaling)], SHOWN)
+    named = [{"preset": "weak scaling of EDM2-XXL 512"} | r for r in scaling]
+    e.write([*rows, *named, *({"preset": f"compiled: {c['preset']}"} | c for c in checks)], SHOWN)
     if not e.debug:
         common.put_table(e.folder / "README.md", rows, SHOWN)
+    print("\n" + common.table(checks, BESIDE))
 
 
 def figure(e: common.Experiment, rows: list[common.Row], scaling: list[common.Row]) -> None:

@@ -37,10 +37,11 @@ class Program:
     """What the compiler says of one program of the step; bytes and FLOPs of one device.
 
     phases: what it runs, every `every` steps. arguments, outputs: the state, the batch and what is
-    frozen; aliased: outputs that lie where the arguments lay (donated). temporary: all else in HBM;
-    need: these together. code: the program itself. flops: XLA's, with every round of loops.
-    collectives: kind -> (runs, bytes), see `hlo.Module`. cycles: the compiler's estimate of
-    all but collectives, 0 where it makes none. seconds: compiling took, of the clock.
+    frozen; aliased: outputs that lie where the arguments lay (donated). temporary: all else in HBM,
+    as XLA says it, with the holes between arrays counted twice. need: these together. code: the
+    program itself. flops: XLA's, with every round of loops. collectives: kind -> (runs, bytes), see
+    `hlo.Module`. cycles: the compiler's estimate of all but collectives, 0 where it makes none.
+    seconds: compiling took, of the clock.
     """
 
     phases: tuple[str, ...]

@@ -16,7 +16,6 @@ from jaxgen.train import state as states
 from jaxgen.train.plan import Plan
 
 STATE = ("parameters", "optimizer", "averages", "frozen", "batch", "other")
-TILE = 8  # images at a time that fill a TPU's tiles
 WORK = ("activations", "weights", "gradients")
 
 
@@ -124,16 +123,18 @@ def estimate(
     given = {kind: sum(v.nbytes for v in values) for kind, values in parts.items()}
     full = sum(size(v) for values in parts.values() for v in values)
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
+    share = meshes.batch_parts(mesh)
+    few = batch // share // microbatches < memory.PIECES
     rules = memory.Rules(
         size,
         _Split(mesh),
         rates.seconds,
         gathered=fsdp > 1,
-        into_products=tpu,
+        into_products=tpu and not few,  # what is folded is stored
+        pieces=(memory.PIECES if few else 1) if tpu else 0,
     )
     params = {f"params/{n}": x for n, x in trees.leaves(state.params).items()}
     programs, sent, notes = [], [], []
-    share = meshes.batch_parts(mesh)
     for part in program.parts(plan, data, share=share, microbatches=microbatches):
         peak = memory.peak(part.program, rules, part.program.outputs)
         trained = {p for phase in plan.phases if phase.name in part.phases for p in phase.trains}
@@ -165,10 +166,10 @@ def estimate(
     step = seconds["step"] = seconds.pop("seconds")
     peaks = {"bfloat16": topology.chip.bf16, "float16": topology.chip.bf16}
     busy = sum(n / (peaks.get(d, topology.chip.f32) * 1e12) for d, n in flops.items())
-    if tpu and batch // share // microbatches < TILE:
+    if tpu and few:
         notes.append(
-            f"fewer than {TILE} images at a time on a TPU: XLA folds rows of pixels into the batch "
-            "and keeps copies, activations can take half as much again (docs/planning.md)"
+            f"with fewer than {memory.PIECES} images at a time on a TPU, XLA folds rows of pixels "
+            "into the batch: what convolutions read and write is held in both forms"
         )
     if tensor > 1:
         notes.append("tensor is taken to divide all products; activations count whole")

@@ -9,6 +9,9 @@ The model of the compiler, in the order of the trace (docs/planning.md: how near
   product's at the same time, and dropped after it. Products then read operands that are stored.
 - Gradients of such parameters are kept in parts.
 - A value is held from its operation to the last kernel that reads it.
+- Convolutions on a TPU have channels or images in a tile's lanes, and fill them up.
+- Fewer images than PIECES leave its tiles empty. XLA then cuts every row of pixels into PIECES for
+  a convolution and folds them into the batch: what it reads and writes is held in both forms.
 - New parameters, optimizer and averages take the place of the old ones, as what a loop carries.
 """
 
@@ -26,6 +29,7 @@ from jaxgen.planning.program import PRODUCTS, Op, Program, Value
 LANES = 128
 SMALLEST = 512  # bytes of an array on a TPU
 SMALL = 4096  # bytes that any kernel may read beside
+PIECES = 8  # of a row of pixels
 AHEAD = 2  # gathered parameters at a time: those in use and the next
 KINDS = ("activations", "weights", "gradients")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
@@ -106,7 +110,8 @@ class Rules:
     size: bytes of a value. split: the part of a value without the batch that one chip keeps, as a
     share of 1 (fsdp). seconds: of a kernel, from its operation, dtype and bytes. gathered: whether
     products read parameters that are gathered for them. into_products: whether products compute
-    elementwise operands themselves.
+    elementwise operands themselves. pieces: that a TPU's convolutions fold rows of pixels into, 1
+    if they do not, 0 for other chips.
     """
 
     size: Callable[[Value], int]
@@ -114,6 +119,7 @@ class Rules:
     seconds: Callable[[Op, str, float], float]
     gathered: bool = False
     into_products: bool = True
+    pieces: int = 0
 
 
 def _elementwise(op: Op) -> bool:
@@ -148,6 +154,7 @@ class _Stored:
                 if v not in outputs and self._inline(v) and (little or soon):
                     self.kept[v], self.reads[v] = False, sources
         self.last, self.weight = self._needs()
+        self.images = self._images() if rules.pieces else set()
 
     def sources(self, op: Op) -> frozenset[int]:
         """The stored values that an operation reads, through what is not stored."""
@@ -187,6 +194,31 @@ class _Stored:
                 weight[v] |= product
         return last, weight
 
+    def _images(self) -> set[int]:
+        """What convolutions of more than one pixel read and write, in rows longer than pieces."""
+        values, found = self.program.values, set()
+        for op in self.program.ops:
+            if op.name != "conv_general_dilated":
+                continue
+            kernels = [values[v] for v in (*op.ins, *op.outs) if not values[v].batch]
+            if any(math.prod(k.shape[:-2]) > 1 for k in kernels):
+                found |= {v for v in (*op.ins, *op.outs) if values[v].batch}
+        return {v for v in found if values[v].shape[-2] > self.rules.pieces}
+
+
+def convolved(value: Value, pieces: int) -> int:
+    """Bytes of images (b, ..., w, c) as a TPU's convolutions have them.
+
+    Lanes hold the channels, or the images with channels in the rows, whichever wastes less. Rows of
+    pixels are cut into pieces that count as images, each with a pixel of the next.
+    """
+    b, *_, w, c = value.shape
+    grow = lambda n, to: -(-n // to) * to / n
+    rows = min(8, 1 << (c - 1).bit_length())
+    lanes = min(grow(c, LANES), grow(b * pieces, LANES) * grow(c, rows))
+    width = w if pieces == 1 else (-(-w // pieces) + 1) * pieces
+    return round(math.prod(value.shape) * _item(value) * lanes * width / w)
+
 
 def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
     """The most that a program holds at a time beside its inputs.
@@ -202,6 +234,9 @@ def peak(program: Program, rules: Rules, free: Sequence[int] = ()) -> Peak:
     def size_of(v: int) -> tuple[str, int]:
         size = rules.size(values[v])
         if values[v].batch:
+            if v in stored.images:
+                plain = size if rules.pieces > 1 else 0
+                size = plain + convolved(values[v], rules.pieces)
             return "activations", size
         part = round(size * rules.split(values[v]))
         if stored.weight[v]:

@@ -3,6 +3,7 @@
 The step is traced on one device with a batch of MARK times what a chip gets, MARK a prime that no
 other size has as a factor: what scales with the batch (images, features) can then be told from
 what does not (parameters, gradients), and both sizes are known, from one trace and without arrays.
+Where networks compare images in groups that several chips share, the batch is `repeats` times more.
 Called functions and what remat computes again are written out; loops and branches stay operations
 that hold programs of their own.
 """
@@ -24,6 +25,7 @@ from jaxgen.train import step as steps
 from jaxgen.train.plan import Plan
 
 MARK = 1009
+GROUPS = 96  # images that networks compare (minibatch standard deviation): a divisor of this
 LOOPS = ("scan", "while", "cond")
 PRODUCTS = ("dot_general", "conv_general_dilated")
 ALIASES = {"sharding_constraint", "optimization_barrier", "copy", "copy_p"}  # no work
@@ -84,12 +86,20 @@ class Program:
         return total
 
 
-def local(shape: Sequence[int]) -> tuple[tuple[int, ...], bool]:
-    """A traced shape without MARK, and whether MARK was in it."""
+def repeats(batch: int, own: int) -> int:
+    """How often `own` images make a whole number of groups, if `batch` images do."""
+    groups = math.gcd(batch, GROUPS)
+    return groups // math.gcd(groups, own)
+
+
+def local(shape: Sequence[int], times: int = 1) -> tuple[tuple[int, ...], bool]:
+    """A traced shape without MARK and the batch's repeats, and whether MARK was in it."""
     if not any(n and n % MARK == 0 for n in shape):
         return tuple(shape), False
     sizes = []
     for n in shape:
+        if n and n % MARK == 0:
+            n //= math.gcd(n, times)
         while n and n % MARK == 0:
             n //= MARK
         sizes.append(n)
@@ -99,12 +109,13 @@ def local(shape: Sequence[int]) -> tuple[tuple[int, ...], bool]:
 class _Flattener:
     """Writes jaxprs out into one list of operations."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: int) -> None:
+        self.times = times
         self.values: list[Value] = []
         self.ops: list[Op] = []
 
     def value(self, aval: Any) -> int:
-        shape, batch = local(getattr(aval, "shape", ()))
+        shape, batch = local(getattr(aval, "shape", ()), self.times)
         self.values.append(Value(shape, getattr(aval, "dtype", np.dtype("float32")), batch))
         return len(self.values) - 1
 
@@ -132,7 +143,8 @@ class _Flattener:
             times = eqn.params["length"] if name == "scan" else 1
             if name == "while":
                 inner = [b for b in inner if len(b.outvars) == len(eqn.outvars)]
-            self.ops.append(Op(name, tuple(ins), tuple(outs), 0, tuple(map(flatten, inner)), times))
+            inner = tuple(flatten(b, self.times) for b in inner)
+            self.ops.append(Op(name, tuple(ins), tuple(outs), 0, inner, times))
             return outs
         body = flops.expanded(eqn) or (inner[0] if inner else None)
         if body is not None and len(body.invars) == len(ins):
@@ -140,16 +152,20 @@ class _Flattener:
         outs = [self.value(v.aval) for v in eqn.outvars]
         op = Op(name, tuple(ins), tuple(outs))
         if name in PRODUCTS:
-            shape = lambda v: local(v.aval.shape)[0]
+            shape = lambda v: local(v.aval.shape, self.times)[0]
             op.flops, op.sides = flops.of_product(eqn, shape), flops.sides(eqn, shape)
         self.ops.append(op)
         return outs
 
 
-def flatten(jaxpr: Any) -> Program:
-    """The program of a jaxpr, without operations whose results nobody reads."""
+def flatten(jaxpr: Any, times: int = 1) -> Program:
+    """The program of a jaxpr, without operations whose results nobody reads.
+
+    Args:
+      jaxpr: traced with MARK times `times` a chip's images. times: see `repeats`.
+    """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    f = _Flattener()
+    f = _Flattener(times)
     inputs = [f.value(v.aval) for v in jaxpr.invars]
     outputs = f.run(jaxpr, inputs)
     needed, kept = set(outputs), []
@@ -183,9 +199,10 @@ def parts(plan: Plan, data: Mapping[str, Any], *, share: int, microbatches: int 
         batch is divided over. microbatches: parts that a chip's share is processed in.
     """
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
-    like = lambda x: jax.ShapeDtypeStruct((x.shape[0] // share * MARK, *x.shape[1:]), x.dtype)
-    data = {n: like(x) for n, x in data.items()}
-    batch = next(iter(data.values())).shape[0]
+    whole = next(iter(data.values())).shape[0]
+    times = repeats(whole // microbatches, whole // share // microbatches)
+    batch = whole // share * times * MARK
+    data = {n: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for n, x in data.items()}
     state = states.abstract(plan, mesh)
     step = steps.jit_step(plan, state, batch=batch, mesh=mesh, microbatches=microbatches)
     frozen = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, dict(plan.frozen)))
@@ -196,6 +213,6 @@ def parts(plan: Plan, data: Mapping[str, Any], *, share: int, microbatches: int 
     for phases, every, traced in zip(step.phases, step.every, step.trace(state, data, frozen, key)):
         jaxpr = traced.jaxpr.jaxpr
         before = ["metrics"] * (len(jaxpr.invars) - len(names) - 1)
-        program = flatten(jaxpr)
+        program = flatten(jaxpr, times)
         found.append(Part(phases, every, program, [*before, *names, "key"], flops.unbounded(jaxpr)))
     return found

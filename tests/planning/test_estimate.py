@@ -102,6 +102,23 @@ def test_tiles():
     assert memory.plain(value((8, 3), "float32")) == 8 * 3 * 4
 
 
+@pytest.mark.parametrize(
+    "topology, batch, microbatches, folds",
+    [("v5e:2x4", 32, 1, True), ("v5e:2x4", 64, 2, True), ("v5e:2x4", 64, 1, False),
+     ("h200:8", 32, 1, False)],
+)  # fmt: skip
+def test_few_images_at_a_time_are_folded_on_tpus(topology, batch, microbatches, folds, monkeypatch):
+    """What is folded is stored before products read it."""
+    pod, mesh, rules, peak = chips.parse(topology), meshes.abstract_mesh(8), [], memory.peak
+    monkeypatch.setattr(memory, "peak", lambda p, r, f: rules.append(r) or peak(p, r, f))
+    data = nets.structs(batch)
+    found = estimate.estimate(nets.plan(), pod, mesh, data, microbatches=microbatches)
+    pieces = {True: 8, False: 1 if pod.chip.kind == "tpu" else 0}[folds]
+    assert {r.pieces for r in rules} == {pieces}
+    assert {r.into_products for r in rules} == {pod.chip.kind == "tpu" and not folds}
+    assert any("folds rows of pixels" in note for note in found.notes) == folds
+
+
 def test_collectives_are_those_of_the_compiled_step():
     """Every weight is gathered for the forward and the backward pass, its gradient summed once."""
     plan, mesh = nets.plan(), meshes.make_mesh(1, 8)
