@@ -236,7 +236,7 @@ def saves(feed: Feed, repeats: int) -> dict[str, float]:
         stalls = []
         with Store(folder, keep=1) as store:
             for i in range(repeats + 1):
-                jax.block_until_ready(feed())
+                jax.block_until_ready((feed(), feed.state))
                 stalls.append(store.save(i + 1, {"state": feed.state}, {}))
                 jax.block_until_ready(feed())
                 store.wait()
