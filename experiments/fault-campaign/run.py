@@ -28,6 +28,7 @@ def run(e: common.Experiment) -> None:
     trials = e.pick(200, 1000, 3)
     script = str(common.ROOT / "scripts" / "fault_campaign.py")
     command = [sys.executable, script, "--trials", str(trials), "--seed", str(e.seed), "--go_on"]
+    command += ["--workers", "2"]
     e.log(" ".join(command))
     code = subprocess.run([*command, "--out", str(out)]).returncode
     if code not in (0, 1):  # 1: something hung or was wrong, and the table says so
