@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 
 import jax
@@ -230,3 +232,35 @@ def test_a_save_that_fails_to_start_is_reported_by_the_next(tmp_path, monkeypatc
         with pytest.raises(store.SaveError, match=r"declined to save.*newest intact entry is 1"):
             s.save(3, {"state": {"x": jnp.ones(3)}}, {})
         assert s.numbers() == [1]
+
+
+REFUSED = """
+import os, sys
+import jax.numpy as jnp
+from jaxgen.train.store import SaveError, Store
+make, state = os.makedirs, {"state": {"small": jnp.ones(3), "large": jnp.ones((600, 600))}}
+
+def refuse(path, *args, **kwargs):
+    if "orbax-checkpoint-tmp" in str(path):
+        raise PermissionError(1, "Operation not permitted", str(path))
+    return make(path, *args, **kwargs)
+
+with Store(sys.argv[1]) as store:
+    store.save(1, state, {})
+    store.wait()
+    os.makedirs = refuse
+    store.save(2, state, {})
+    try:
+        store.wait()
+    except SaveError as e:
+        print(e)
+"""
+
+
+def test_a_process_whose_folders_cannot_be_made_ends(tmp_path):
+    """Orbax's threads wait 20 minutes for folders, and Python at its end for threads."""
+    found = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert found.returncode == 0, found.stderr
+    assert "PermissionError" in found.stdout and "newest intact entry is 1" in found.stdout
