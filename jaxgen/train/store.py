@@ -42,6 +42,10 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 Tree = Any
 
+UNREADABLE = (  # what Orbax raises where files are damaged
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, OSError,
+)  # fmt: skip
+
 
 def _behind() -> None:
     """Lets other threads have the cores before this one and those that it starts."""
@@ -181,7 +185,9 @@ class Store:
                     ),
                 ),
             )
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+        except UNREADABLE as e:
+            if getattr(e, "filename", None) is not None:  # not a number that no date has
+                raise
             raise ValueError(
                 f"{self.folder}: its entries cannot be listed ({e}); look at the files "
                 "_CHECKPOINT_METADATA of its entries: a damaged one may be removed, none is needed"
@@ -352,7 +358,7 @@ class Store:
         """One item as Orbax reads it; damage that no sums tell of raises many kinds of errors."""
         try:
             return self._manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
-        except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as e:
+        except UNREADABLE as e:
             raise DamagedError(
                 f"{self.folder / str(number) / item} cannot be read: {type(e).__name__}: "
                 f"{str(e)[:300]}"

@@ -234,6 +234,17 @@ def test_a_save_that_fails_to_start_is_reported_by_the_next(tmp_path, monkeypatc
         assert s.numbers() == [1]
 
 
+@pytest.mark.parametrize("time", [10**26, -(10**30), 10**400], ids=["late", "early", "never"])
+def test_a_time_that_no_date_has(tmp_path, time):
+    with store.Store(tmp_path) as kept:
+        kept.save(1, {"state": {"a": jnp.ones(3)}}, {})
+    path = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"commit_timestamp_nsecs": time}))
+    with pytest.raises(ValueError, match="cannot be listed"):
+        store.Store(tmp_path, read_only=True)
+
+
 REFUSED = """
 import os, sys
 import jax.numpy as jnp
