@@ -175,8 +175,7 @@ class Store:
                     create=False,
                     cleanup_tmp_directories=not read_only,
                     temporary_path_class=_sealed(self),
-                    # In the thread that starts a save: where folders cannot be made, threads that
-                    # wait for them would keep the process from ending.
+                    # Else threads wait for folders that cannot be made, and Python for the threads.
                     async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
                     # Two stores may save at the same time; their processes must not mix them up.
                     # Where processes are named, Orbax waits for them without collectives.
