@@ -111,12 +111,14 @@ class _Walk:
             for field in dataclasses.fields(x):
                 self.put(field.name)
                 self(getattr(x, field.name, None), f"{where}/{field.name}")
-        elif callable(getattr(x, "__wrapped__", None)):  # jax.jit, functools.lru_cache
+        elif isinstance(x, jax.stages.Wrapped) or kind is type(functools.lru_cache(repr)):
             self(x.__wrapped__, where)
         elif kind.__module__.startswith(("jaxlib", "builtins")) or not hasattr(x, "__dict__"):
             raise OpaqueError(f"{where or 'it'}: {kind.__module__}.{kind.__qualname__}")
         else:
-            self(dict(sorted(vars(x).items())), where)
+            copied = getattr(getattr(x, "__wrapped__", None), "__dict__", {})  # functools.wraps
+            own = {n: v for n, v in vars(x).items() if copied.get(n, self) is not v}
+            self(dict(sorted(own.items())), where)
 
     def each(self, xs: Any, where: str) -> None:
         for x in xs:

@@ -49,6 +49,13 @@ def default(value):
     return lambda x, y=value: x + y
 
 
+def custom(rate):
+    """A function whose derivative alone knows `rate`."""
+    f = jax.custom_jvp(jnp.sin)
+    f.defjvp(lambda x, t: (f(*x), rate * t[0]))
+    return f
+
+
 PAIRS = {  # what differs in one thing
     "a number": (1, 2),
     "its type": (1, 1.0),
@@ -65,6 +72,7 @@ PAIRS = {  # what differs in one thing
     "a bound object": (Plain(1).method, Plain(2).method),
     "a builtin's object": ({1: 2}.get, {1: 3}.get),
     "what a jitted function wraps": (jax.jit(scaled(1)), jax.jit(scaled(2))),
+    "a rule of derivation": (custom(1.0), custom(2.0)),
     "an optimizer": (adam(1e-2), adam(1e-3)),
     "the order of entries": ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
     "who is the same": ([a := [1], a], [[1], [1]]),
